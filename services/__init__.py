@@ -1,0 +1,1 @@
+"""Gavel's steps and the libraries they share; see ``docs/architecture.md``."""

@@ -1,0 +1,41 @@
+"""Fixtures of every level. Nothing here starts a server before a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from deploy.local.stack import Stack
+
+MARKED_FOLDERS = {"stream", "integration", "e2e"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its level, which is its folder."""
+    root = Path(__file__).parent
+    for item in items:
+        level = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
+        if level in MARKED_FOLDERS:
+            item.add_marker(level)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Real Kafka and PostgreSQL: those of GAVEL_KAFKA and GAVEL_DATABASE, else one local stack for the session."""
+    from tests.support.stack import session_stack
+
+    with session_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest.fixture
+def database(stack: Stack) -> Iterator[str]:
+    """The URL of an empty database of the test's own, dropped afterwards."""
+    from tests.support.stack import fresh_database
+
+    with fresh_database(stack.database) as url:
+        yield url
