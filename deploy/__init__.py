@@ -1,0 +1,1 @@
+"""How Gavel is started: on one machine (``local``), in containers, on a cluster."""

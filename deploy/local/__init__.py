@@ -1,0 +1,1 @@
+"""Real Kafka and PostgreSQL on this machine, from packages, without Docker and without root."""
