@@ -1,0 +1,95 @@
+"""What the router is given to decide on: qualified leads, commands, due timers, and its own findings.
+
+`QualifiedLead` travels on `leads.qualified`, the commands on `leads.commands`, `TimerDue` on `leads.timers`; all in the
+partition of their lead. `ReportFailedDelivery` and `FailLead` are the router's own and travel nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from services.contract.events import Disposition, FailureReason, RejectionReason, WithdrawalReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualifiedLead:
+    """A lead that intake accepted; `fields` are the details that its type declares for pings, as canonical text."""
+
+    lead_id: str
+    source_id: str
+    lead_type: str
+    fields: Mapping[str, str]
+    quality: int
+    sales_max: int | None
+    never_to: tuple[str, ...]
+    created_at_ms: int
+    received_at_ms: int
+    market_version: int
+    is_test: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptOffer:
+    """A buyer takes the lead at the terms of its offer. `answered_at_ms`: when the answer was appended to its topic."""
+
+    lead_id: str
+    buyer_id: str
+    offer_number: int
+    answered_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectOffer:
+    """A buyer passes on its offer."""
+
+    lead_id: str
+    buyer_id: str
+    offer_number: int
+    reason: RejectionReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportDisposition:
+    """A buyer tells what became of a lead that it holds."""
+
+    lead_id: str
+    buyer_id: str
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawLead:
+    """Take a lead off the market."""
+
+    lead_id: str
+    reason: WithdrawalReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerDue:
+    """The resale timer holds this window to be due; whether it is, is for the router to say."""
+
+    lead_id: str
+    window_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFailedDelivery:
+    """The relay found that a sale's delivery can never succeed."""
+
+    lead_id: str
+    sale_number: int
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailLead:
+    """Close the lead as failed, because the database refused what was decided for it."""
+
+    lead_id: str
+
+
+Command: TypeAlias = AcceptOffer | RejectOffer | ReportDisposition | WithdrawLead
+Input: TypeAlias = QualifiedLead | Command | TimerDue | ReportFailedDelivery | FailLead
