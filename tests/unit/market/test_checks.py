@@ -1,0 +1,165 @@
+"""Promises that a market could not keep are refused with the reason; the same market without the breach is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.market.sample import SMALL, changed, errors_of, market_of
+
+PLAN = "lead_types.solar.plans.staggered"
+PREMIUM = "lead_types.solar.plans.premium"
+FIRST = "buyers.oak.orders.first"
+WHERE = "where: {state: [AZ, NV]}"
+TRYING = "keep_trying: {every: 15m, for: 8h}"
+EITHER = "{exclusive: 9.00, shared: 6.00}"
+
+BROKEN = [
+    (
+        "price: [30.00, 25.00]",
+        "price: [30.00, 30.01]",
+        f"{PLAN}.stages.2.price",
+        "[30.00, 30.01]",
+        "never rise",
+    ),
+    (
+        EITHER,
+        "{exclusive: 9.00, shared: [6.00, 7.00]}",
+        f"{PLAN}.stages.3.price.shared",
+        "[6.00, 7.00]",
+        "never rise",
+    ),
+    (
+        WHERE,
+        "where: {zip: 01234}",
+        f"{FIRST}.where.zip",
+        "zip",
+        "expected a field that pings show (state, bill",
+    ),
+    (
+        "{quality: {from: 30}}",
+        "{roof_age: {to: 5}}",
+        f"{PREMIUM}.when.roof_age",
+        "roof_age",
+        "lead_types.solar.ping",
+    ),
+    ("sales_max: 3\n", "sales_max: 0\n", f"{PLAN}.sales_max", "0", "1 to 10"),
+    ("sales_max: 3\n", "sales_max: 11\n", f"{PLAN}.sales_max", "11", "1 to 10"),
+    (
+        "name: premium\n",
+        "name: premium\n        sales_max: 2\n",
+        f"{PREMIUM}.sales_max",
+        "2",
+        "all stages sell exclusive",
+    ),
+    ("sales_max: 2,", "sales_max: 0,", "sources.sunform.sales_max", "0", "1 to 10"),
+    ("sales_max: 2,", "sales_max: 11,", "sources.sunform.sales_max", "11", "1 to 10"),
+    (
+        "[30.00, 25.00]}",
+        "[30.00, 25.00], exclusive_for: 1h}",
+        f"{PLAN}.stages.2.exclusive_for",
+        "1h",
+        "nobody's alone",
+    ),
+    (TRYING, "keep_trying: {every: 0s, for: 8h}", f"{PREMIUM}.stages.1.keep_trying.every", "0s", "a pause"),
+    (TRYING, "keep_trying: {every: 1s, for: 0s}", f"{PREMIUM}.stages.1.keep_trying.for", "0s", "some time"),
+    (
+        TRYING,
+        "keep_trying: {every: 1s, for: 8h}",
+        f"{PREMIUM}.stages.1.keep_trying.for",
+        "8h",
+        "at most 10000 tries",
+    ),
+    ("only: [oak]", "only: [oak, oka]", f"{PLAN}.stages.3.only", "oka", "did you mean oak?"),
+    (
+        "never_to: [oak]",
+        "never_to: [ok]",
+        "sources.sunform.never_to",
+        "ok",
+        "expected a buyer of this market",
+    ),
+    (
+        "{lead_types: [solar]",
+        "{lead_types: [solr]",
+        "sources.sunform.lead_types",
+        "solr",
+        "did you mean solar?",
+    ),
+    (
+        "first: {lead_type: solar",
+        "first: {lead_type: roofs",
+        f"{FIRST}.lead_type",
+        "roofs",
+        "expected a lead type",
+    ),
+    ("holders_max: 3", "holders_max: 0", "buyers.oak.orders.second.holders_max", "0", "expected at least 1"),
+    (
+        "contact_kept: 180d",
+        "contact_kept: 33d",
+        "lead_types.solar.contact_kept",
+        "33d",
+        "than plan staggered may sell",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "path", "value", "reason"), BROKEN)
+def test_refuses_what_could_not_be_kept(old: str, new: str, path: str, value: str, reason: str) -> None:
+    (error,) = errors_of(changed(old, new))
+    assert (error.path, error.value) == (path, value)
+    assert reason in error.expected
+    assert SMALL.splitlines()[error.line - 1], "it names a line of the file"
+
+
+KEPT = [
+    ("price: [30.00, 25.00]", "price: [30.00, 30.00, 29.99]"),
+    (WHERE, "where: {bill: {from: 1}, quality: {from: 1}, age: {to: 5d}}"),
+    ("sales_max: 3\n", "sales_max: 1\n"),
+    ("sales_max: 3\n", "sales_max: 10\n"),
+    ("name: premium\n", "name: premium\n        sales_max: 1\n"),
+    ("sales_max: 2,", "sales_max: 10,"),
+    (TRYING, "keep_trying: {every: 1ms, for: 10s}"),
+    (TRYING, "wait: 5m"),
+    ("only: [oak]", "by: round_robin"),
+    ("never_to: [oak]", "paused: yes"),
+    ("holders_max: 3", "holders_max: 1"),
+    ("contact_kept: 180d", "contact_kept: 34d"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), KEPT)
+def test_takes_what_can_be_kept(old: str, new: str) -> None:
+    market_of(changed(old, new))
+
+
+def test_a_score_may_use_a_detail_that_pings_hide() -> None:
+    assert "roof_age" not in market_of(SMALL).lead_types["solar"].ping
+
+
+def test_an_expiry_bounds_how_long_the_vault_must_remember() -> None:
+    text = changed("contact_kept: 180d", "contact_kept: 33d").replace(
+        "expires_after: 60d", "expires_after: 32d"
+    )
+    market_of(text)
+
+
+def test_plans_and_stages_are_of_bounded_number() -> None:
+    stage = "          - {sell: shared, price: [30.00, 25.00]}\n"
+    (error,) = errors_of(changed(stage, stage * 20))
+    assert (error.path, error.expected) == (f"{PLAN}.stages", "expected at most 20 stages")
+    plan = "      - {name: plan-%d, stages: [{sell: exclusive, price: 1.00}]}\n"
+    plans = "".join(plan % number for number in range(99))
+    (error,) = errors_of(changed("    plans:\n", f"    plans:\n{plans}"))
+    assert (error.path, error.expected) == ("lead_types.solar.plans", "expected at most 100 plans")
+
+
+def test_every_order_and_every_plan_is_checked() -> None:
+    text = changed(WHERE, "where: {zip: 01234}").replace(
+        "second: {lead_type: solar", "second: {lead_type: wind"
+    )
+    text = text.replace("[30.00, 25.00]", "[1.00, 2.00]").replace("only: [oak]", "only: [elm]")
+    assert [error.path for error in errors_of(text)] == [
+        f"{PLAN}.stages.2.price",
+        f"{PLAN}.stages.3.only",
+        f"{FIRST}.where.zip",
+        "buyers.oak.orders.second.lead_type",
+    ]
