@@ -1,0 +1,82 @@
+"""What intake needs of its database, as one open transaction, and the rows that it keeps.
+
+`store` is the real thing, `memory_store` its twin with the same constraints; one suite of tests runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from services.contract.market import Market
+from services.intake.domain import KnownLead, Owner
+from services.vault.sealing import Sealed
+
+
+class LeadRow(NamedTuple):
+    """An accepted lead, with the record that is emitted for it."""
+
+    lead_id: str
+    source_id: str
+    origin_partition: int
+    origin_offset: int
+    payload_hash: bytes
+    record: bytes
+    received_at_ms: int
+
+
+class SealedRow(NamedTuple):
+    """A lead's row in the vault, or its consent's."""
+
+    lead_id: str
+    sealed: Sealed
+    kept_until_ms: int
+
+
+class Kept(NamedTuple):
+    """All that a batch leaves in the tables; the owners are those of every fingerprint that the batch claimed."""
+
+    leads: Sequence[LeadRow]
+    details: Sequence[SealedRow]
+    consents: Sequence[SealedRow]
+    owners: Mapping[bytes, Owner]
+
+
+class TryAgain(Exception):
+    """The batch was not committed, or nobody knows whether it was: to handle it again is safe and may succeed."""
+
+
+class Door(Protocol):
+    """One open transaction; its end commits, an exception takes everything back."""
+
+    def market(self) -> Market:
+        """Read the market in force."""
+        ...
+
+    def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
+        """Read which of these leads were accepted before."""
+        ...
+
+    def claim(self, claims: Mapping[bytes, Owner]) -> Mapping[bytes, Owner]:
+        """Lock these fingerprints in sorted order and return the owners of those that have one.
+
+        The rest is the claimant's, unless `keep` says otherwise.
+        """
+        ...
+
+    def keep(self, kept: Kept) -> None:
+        """Write the accepted leads, and set right who owns the fingerprints claimed."""
+        ...
+
+
+class IntakeStore(Protocol):
+    """The tables of intake, and the vault's that it fills."""
+
+    def open(self) -> AbstractContextManager[Door]:
+        """Begin a transaction. It raises `TryAgain` from any of its calls, or from its end."""
+        ...
+
+    def forget(self, limit: int) -> int:
+        """Delete what was kept long enough, about `limit` rows of each kind at most; say how many. Raise `TryAgain`."""
+        ...

@@ -1,0 +1,230 @@
+"""The door as a step: reads outsiders' topics, admits what they sent by batch, and then tells everyone concerned.
+
+The order is protocol.md's rule 23: commit, emit and flush, then receipts and dead letters, then the positions. A crash
+on any line repeats a batch, and repeating is harmless. No rule about a lead is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from services.bus.ports import Producer, Record, Stopped, TopicPartition
+from services.contract.topics import Topics
+from services.intake import outgoing
+from services.intake.admission import Admission, Admitted
+from services.intake.domain import Accepted, Declined, Verdict
+from services.intake.metrics import IntakeMetrics
+from services.intake.outgoing import Letter
+from services.intake.ports import TryAgain
+from services.intake.reading import Sorted, Submitted, sort
+
+TRIES_MAX = 10
+FIRST_WAIT_S = 0.05
+LONGEST_WAIT_S = 1.0
+UNHEARD_IN_A_ROW_MAX = 5
+RESTS_FOR_S = 300.0
+FORGETS_EACH_S = 5.0
+FORGETS_AT_ONCE = 2_000
+"""Fingerprints are walked at this pace, expired or not: 35 million a day."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Positions(Protocol):
+    """The group's committed offsets, which are where intake begins."""
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Ask for offsets (the next to read) to be committed soon."""
+        ...
+
+    def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        """Read them back; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlets:
+    """Where messages go: `inside` loses nothing, `outside` gives up in time."""
+
+    inside: Producer
+    outside: Producer
+    topics: Topics
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """Time as the step may see it; no verdict depends on it."""
+
+    now_ms: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    wait_s: Callable[[float], None]
+
+
+class Intake:
+    """A `Step` that admits leads and passes on answers."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        outlets: Outlets,
+        positions: Positions,
+        clocks: Clocks,
+        metrics: IntakeMetrics,
+    ) -> None:
+        """Wire it; nothing is read before `take_over`."""
+        self._admission = admission
+        self._outlets = outlets
+        self._positions = positions
+        self._clocks = clocks
+        self._metrics = metrics
+        self._assigned: set[TopicPartition] = set()
+        self._next: dict[TopicPartition, int] = {}
+        self._dead_in_a_row: Mapping[str, int] = {}
+        self._unheard_in_a_row: dict[str, int] = {}
+        self._resting_until_s: dict[str, float] = {}
+        self._tries = 0
+        self._forgets_at_s = clocks.monotonic_s() + FORGETS_EACH_S
+
+    def take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        """Begin where the group has committed, or behind what is done already; leave out topics that rest."""
+        self._assigned.update(assigned)
+        awake = [where for where in assigned if where.topic not in self._resting_until_s]
+        committed = self._positions.committed(awake)
+        return {where: self._next.get(where, committed.get(where)) for where in awake}
+
+    def release(self, revoked: Collection[TopicPartition]) -> None:
+        """Forget the partitions."""
+        self._assigned.difference_update(revoked)
+        for where in revoked:
+            self._next.pop(where, None)
+
+    def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
+        """Admit a batch, and tell everyone."""
+        awake = [record for record in records if record.topic not in self._resting_until_s]
+        found = sort(awake, self._dead_in_a_row, self._outlets.topics, self._admission.keys)
+        try:
+            admitted = self._admit(found.submitted)
+        except TryAgain as fault:
+            return self._try_again(found, fault)
+        self._tries = 0
+        decided = list(zip(found.submitted, admitted.verdicts, strict=True))
+        self._emit(found, decided, admitted)
+        unheard = self._tell(found, decided)
+        self._count(found, decided)
+        return [*self._move_on(found, unheard), *self._due()]
+
+    def idle(self) -> Collection[TopicPartition]:
+        """Do what is due."""
+        return self._due()
+
+    def _admit(self, submitted: Sequence[Submitted]) -> Admitted:
+        return self._admission.admit(submitted) if submitted else Admitted((), {})
+
+    def _try_again(self, found: Sorted, fault: TryAgain) -> Collection[TopicPartition]:
+        """Begin the batch again from the committed positions, a bounded number of times (rule 4)."""
+        self._tries += 1
+        self._metrics.tried_again.inc()
+        if self._tries >= TRIES_MAX:
+            raise Stopped(f"{self._tries} batches in a row were not committed: {fault}") from fault
+        _log.warning("batch not committed", fault=str(fault), tries=self._tries)
+        self._clocks.wait_s(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._tries))
+        return list(found.next_offsets)
+
+    def _emit(self, found: Sorted, decided: Sequence[tuple[Submitted, Verdict]], admitted: Admitted) -> None:
+        """Write what the router reads, and return when all of it is acknowledged."""
+        to = self._outlets
+        messages = outgoing.qualified(decided, admitted.records, to.topics, to.partitions)
+        messages += outgoing.commands(found.answers, self._admission.codec, to.topics, to.partitions)
+        if messages:
+            to.inside.publish(messages)
+
+    def _tell(self, found: Sorted, decided: Sequence[tuple[Submitted, Verdict]]) -> set[TopicPartition]:
+        """Write receipts and dead letters; name the partitions of which some could not be written."""
+        to = self._outlets
+        letters = outgoing.receipts(decided, to.topics)
+        letters += outgoing.dead_letters(found.dead, to.topics, self._clocks.now_ms())
+        if not letters:
+            return set()
+        unheard = set()
+        for failed in to.outside.publish([letter.message for letter in letters]):
+            letter = letters[failed.index]
+            if failed.permanent is None:
+                unheard.add(letter.answers)
+            else:
+                self._give_up(letter, failed.permanent)
+        return unheard
+
+    def _give_up(self, letter: Letter, reason: str) -> None:
+        self._metrics.lost_receipts.inc()
+        _log.error("can't be told", topic=letter.message.topic, reason=reason)
+
+    def _move_on(self, found: Sorted, unheard: set[TopicPartition]) -> Collection[TopicPartition]:
+        """Move the positions behind all that is done; say which partitions must begin again."""
+        done = {where: offset for where, offset in found.next_offsets.items() if where not in unheard}
+        self._next.update(done)
+        self._positions.commit(done)
+        self._dead_in_a_row = found.dead_in_a_row
+        deaf = self._deaf(found, {where.topic for where in unheard})
+        for topic in found.exhausted:
+            self._rest(topic, "too many dead letters in a row")
+        for topic in deaf - found.exhausted:
+            self._rest(topic, "its receipts or dead letters can't be written")
+        tired = deaf | found.exhausted
+        return unheard | {where for where in self._assigned if where.topic in tired}
+
+    def _deaf(self, found: Sorted, unheard: set[str]) -> set[str]:
+        """Count on for topics whose owners could not be told, and name those that this happens to again and again."""
+        for topic in {where.topic for where in found.next_offsets}:
+            self._unheard_in_a_row[topic] = (
+                self._unheard_in_a_row.get(topic, 0) + 1 if topic in unheard else 0
+            )
+        return {topic for topic in unheard if self._unheard_in_a_row[topic] >= UNHEARD_IN_A_ROW_MAX}
+
+    def _rest(self, topic: str, reason: str) -> None:
+        """Leave a topic unread for a while: its owner must mend something, and nobody else is to wait for that."""
+        self._resting_until_s[topic] = self._clocks.monotonic_s() + RESTS_FOR_S
+        self._dead_in_a_row = {**self._dead_in_a_row, topic: 0}
+        self._unheard_in_a_row[topic] = 0
+        self._metrics.resting.set(len(self._resting_until_s))
+        _log.error("topic rests", topic=topic, reason=reason, for_s=RESTS_FOR_S)
+
+    def _due(self) -> Collection[TopicPartition]:
+        now_s = self._clocks.monotonic_s()
+        if now_s >= self._forgets_at_s:
+            self._forget(now_s)
+        return self._wake(now_s)
+
+    def _wake(self, now_s: float) -> Collection[TopicPartition]:
+        rested = {topic for topic, until_s in self._resting_until_s.items() if now_s >= until_s}
+        for topic in rested:
+            del self._resting_until_s[topic]
+            _log.warning("topic is read again", topic=topic)
+        self._metrics.resting.set(len(self._resting_until_s))
+        return [where for where in self._assigned if where.topic in rested] if rested else ()
+
+    def _forget(self, now_s: float) -> None:
+        """Let tables forget what was kept long enough; where much is due, go on at the next turn."""
+        try:
+            forgotten = self._admission.store.forget(FORGETS_AT_ONCE)
+        except TryAgain as fault:
+            _log.warning("nothing forgotten", fault=str(fault))
+            forgotten = 0
+        self._metrics.forgotten.inc(forgotten)
+        self._forgets_at_s = now_s + (FORGETS_EACH_S if forgotten < FORGETS_AT_ONCE else 0.0)
+
+    def _count(self, found: Sorted, decided: Iterable[tuple[Submitted, Verdict]]) -> None:
+        self._metrics.answers.inc(len(found.answers))
+        self._metrics.dead_letters.inc(len(found.dead))
+        for _, verdict in decided:
+            match verdict:
+                case Accepted():
+                    self._metrics.accepted.inc()
+                case Declined(reason=reason):
+                    self._metrics.declined.labels(reason).inc()
+                case _:
+                    self._metrics.again.inc()
