@@ -1,0 +1,111 @@
+"""From polled records to a partition's inputs: only what starts at the head's positions is ever decided (rule 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from services.bus.ports import Record, Stopped
+from services.contract.codec import Codec, NotReadable
+from services.contract.entries import Cause, CauseKind
+from services.contract.inputs import Input
+from services.contract.topics import Topics
+from services.router.ports import Head
+
+OWN = Cause(kind=CauseKind.ROUTER, offset=-1)
+
+
+class Caused(NamedTuple):
+    """An input, and where it came from."""
+
+    cause: Cause
+    subject: Input
+
+
+@dataclass(slots=True)
+class PartitionBatch:
+    """What was polled of one partition, by input topic, in the order of their offsets."""
+
+    qualified: list[Caused] = field(default_factory=list)
+    commands: list[Caused] = field(default_factory=list)
+    timers: list[Caused] = field(default_factory=list)
+    own: list[Caused] = field(default_factory=list)
+
+    def inputs(self) -> Sequence[Caused]:
+        """Put the inputs into the order of their decision: commands and timers before new leads (rule 13)."""
+        return (*self.own, *self.commands, *self.timers, *self.qualified)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A batch that starts at the head's positions, and the positions after it."""
+
+    inputs: Sequence[Caused]
+    next_qualified: int
+    next_command: int
+    next_timer: int
+
+
+def batches_of(records: Iterable[Record], codec: Codec, topics: Topics) -> dict[int, PartitionBatch]:
+    """Decode records and sort them by partition; raise `Stopped` at one that cannot be read."""
+    kinds = {
+        topics.qualified: CauseKind.QUALIFIED,
+        topics.commands: CauseKind.COMMAND,
+        topics.timers: CauseKind.TIMER,
+    }
+    batches: dict[int, PartitionBatch] = {}
+    for record in records:
+        batch = batches.get(record.partition)
+        if batch is None:
+            batch = batches[record.partition] = PartitionBatch()
+        kind = kinds[record.topic]
+        caused = Caused(Cause(kind=kind, offset=record.offset), _decoded(record, codec))
+        (
+            batch.qualified
+            if kind is CauseKind.QUALIFIED
+            else batch.commands
+            if kind is CauseKind.COMMAND
+            else batch.timers
+        ).append(caused)
+    return batches
+
+
+def start(batch: PartitionBatch, head: Head) -> Started | None:
+    """Drop what is decided already; None where something between the head and the batch is missing."""
+    qualified = _from(batch.qualified, head.next_qualified)
+    commands = _from(batch.commands, head.next_command)
+    timers = _from(batch.timers, head.next_timer)
+    if qualified is None or commands is None or timers is None:
+        return None
+    fresh = PartitionBatch(qualified=qualified, commands=commands, timers=timers, own=batch.own)
+    return Started(
+        inputs=fresh.inputs(),
+        next_qualified=head.next_qualified + len(qualified),
+        next_command=head.next_command + len(commands),
+        next_timer=head.next_timer + len(timers),
+    )
+
+
+def _from(inputs: list[Caused], next_offset: int) -> list[Caused] | None:
+    fresh = inputs if not inputs or inputs[0].cause.offset == next_offset else _later(inputs, next_offset)
+    if fresh and (
+        fresh[0].cause.offset != next_offset or fresh[-1].cause.offset != next_offset + len(fresh) - 1
+    ):
+        return None
+    return fresh
+
+
+def _later(inputs: list[Caused], next_offset: int) -> list[Caused]:
+    return [caused for caused in inputs if caused.cause.offset >= next_offset]
+
+
+def _decoded(record: Record, codec: Codec) -> Input:
+    try:
+        subject: Input = codec.decode(record.value)
+    except NotReadable as error:
+        raise Stopped(
+            f"{record.topic} partition {record.partition}, offset {record.offset}: {error}. "
+            "A topic of ours holds what we cannot read: nothing is skipped, an operator must look."
+        ) from error
+    return subject

@@ -1,0 +1,215 @@
+"""The in-memory twin of the router's tables: the same transactions and the same constraints, without a database.
+
+A `MemoryRouterTables` is what survives a crash; each worker has a `MemoryRouterStore` of its own on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+from services.bus.memory import Faults, VirtualClock
+from services.bus.ports import Stopped
+from services.contract.market import Mode
+from services.router.ports import (
+    NEVER_CLOSED,
+    CloseRow,
+    Head,
+    LogRow,
+    Mark,
+    Overtaken,
+    PartitionCommit,
+    PromiseBroken,
+    SaleRow,
+    Snapshot,
+    UndeliveredRow,
+)
+from services.router.state_bytes import state_bytes, state_of
+
+CONSTRAINTS = frozenset(
+    {
+        "one_sale_per_number",
+        "never_the_same_buyer_twice",
+        "no_more_than_sales_max",
+        "exclusive_is_the_first",
+        "shared_closes_nothing",
+        "exclusive_closes",
+        "nothing_beside_an_exclusive_sale",
+        "follows_the_first_sale",
+        "one_close_per_lead",
+        "listed_once",
+    }
+)
+"""The names that the constraints have in the database too."""
+
+SALES_MAX = 10
+TABLES = ("heads", "log", "leads", "sales", "closes", "undelivered")
+
+
+@dataclass(slots=True)
+class MemoryRouterTables:
+    """The tables. `without`: constraints that a test takes away, to see the promise break."""
+
+    heads: dict[int, Head] = field(default_factory=dict)
+    log: dict[tuple[int, int], LogRow] = field(default_factory=dict)
+    leads: dict[str, bytes] = field(default_factory=dict)
+    sales: dict[tuple[str, int], SaleRow] = field(default_factory=dict)
+    closes: dict[str, CloseRow] = field(default_factory=dict)
+    undelivered: dict[tuple[int, int, int], UndeliveredRow] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+
+    def write(self, commit: PartitionCommit) -> None:
+        """Write one partition's rows; raise `PromiseBroken` at the first that a constraint refuses."""
+        self.heads[commit.before.partition] = replace(commit.after, version=commit.before.version + 1)
+        for row in commit.log:
+            if (row.partition, row.seq) in self.log:
+                raise Stopped(f"entry {row.seq} of partition {row.partition} is there already")
+            self.log[row.partition, row.seq] = row
+        for lead_id, state in commit.new_leads.items():
+            self._require("listed_once", lead_id not in self.leads, lead_id)
+            assert state is not None
+            self.leads[lead_id] = state_bytes(state)
+        for sale in commit.sales:
+            self._check_sale(sale)
+            self.sales[sale.lead_id, sale.sale_number] = sale
+        for close in commit.closes:
+            self._require("one_close_per_lead", close.lead_id not in self.closes, close.lead_id)
+            self.closes[close.lead_id] = close
+        for lead_id, state in commit.changed_leads.items():
+            assert lead_id in self.leads, "every changed lead has its row"
+            assert state is not None
+            self.leads[lead_id] = state_bytes(state)
+        self.add_undelivered(commit.mark)
+
+    def add_undelivered(self, mark: Mark | None) -> None:
+        """Keep what a mark says is still to be delivered."""
+        for row in mark.undelivered if mark else ():
+            assert (row.partition, row.seq, row.n) not in self.undelivered
+            self.undelivered[row.partition, row.seq, row.n] = row
+
+    def _check_sale(self, sale: SaleRow) -> None:
+        first = sale if sale.sale_number == 1 else self.sales.get((sale.lead_id, 1))
+        numbers = range(1, SALES_MAX + 1)
+        held_by = {row.buyer_id for number in numbers if (row := self.sales.get((sale.lead_id, number)))}
+        shared, later = sale.mode is Mode.SHARED, sale.sale_number > 1
+        checks = {
+            "one_sale_per_number": (sale.lead_id, sale.sale_number) not in self.sales,
+            "never_the_same_buyer_twice": sale.buyer_id not in held_by,
+            "no_more_than_sales_max": 1 <= sale.sale_number <= sale.sales_max,
+            "exclusive_is_the_first": shared or not later,
+            "shared_closes_nothing": not shared or later or sale.closed_until_ms == NEVER_CLOSED,
+            "exclusive_closes": shared or later or sale.closed_until_ms > sale.sold_at_ms,
+            "nothing_beside_an_exclusive_sale": not later or sale.sold_at_ms >= sale.closed_until_ms,
+            "follows_the_first_sale": first is not None
+            and (first.sales_max, first.closed_until_ms) == (sale.sales_max, sale.closed_until_ms),
+        }
+        for constraint, holds in checks.items():
+            self._require(constraint, holds, sale.lead_id)
+
+    def _require(self, constraint: str, holds: bool, lead_id: str) -> None:
+        if not holds and constraint not in self.without:
+            raise PromiseBroken(lead_id, constraint)
+
+
+@dataclass(slots=True)
+class MemoryRouterStore:
+    """A `RouterStore` on tables in memory. A crash at "committed" is a commit whose answer was lost."""
+
+    tables: MemoryRouterTables
+    clock: VirtualClock
+    market_version: Callable[[], int]
+    faults: Faults = field(default_factory=Faults)
+
+    def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        """See `RouterStore`."""
+        missing = sorted(set(partitions) - self.tables.heads.keys())
+        if missing:
+            raise Stopped(f"no head for partitions {missing}")
+        return {partition: self.tables.heads[partition] for partition in partitions}
+
+    def read(self, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
+        """See `RouterStore`."""
+        found = {
+            lead_id: state_of(self.tables.leads[lead_id])
+            for lead_id in lead_ids
+            if lead_id in self.tables.leads
+        }
+        return Snapshot(
+            heads=self.heads(partitions),
+            now_ms=self.clock.now_ms,
+            market_version=self.market_version(),
+            leads=found,
+        )
+
+    def commit(self, commits: Sequence[PartitionCommit]) -> None:
+        """See `RouterStore`: all or nothing. What others do meanwhile comes before the comparison."""
+        self.faults.edge("commit")
+        overtaken = {
+            commit.before.partition
+            for commit in commits
+            if not _is_same(self.tables.heads[commit.before.partition], commit.before)
+        }
+        if overtaken:
+            raise Overtaken(overtaken)
+        written = self._copied()
+        for commit in sorted(commits, key=lambda commit: commit.before.partition):
+            written.write(commit)
+        self._replace(written)
+        self.faults.edge("committed")
+
+    def move_marks(self, marks: Sequence[Mark]) -> None:
+        """See `RouterStore`."""
+        heads = self.tables.heads
+        overtaken = {
+            mark.partition for mark in marks if heads[mark.partition].published_seq != mark.before_seq
+        }
+        if overtaken:
+            raise Overtaken(overtaken)
+        self.faults.edge("mark")
+        for mark in marks:
+            heads[mark.partition] = replace(heads[mark.partition], published_seq=mark.after_seq)
+            self.tables.add_undelivered(mark)
+        self.faults.edge("marked")
+
+    def entries(self, partition: int, *, after_seq: int, limit: int) -> Sequence[LogRow]:
+        """See `RouterStore`."""
+        last = self.tables.heads[partition].seq
+        wanted = range(after_seq + 1, min(last, after_seq + limit) + 1)
+        return [self.tables.log[partition, seq] for seq in wanted]
+
+    def undelivered(self, partition: int, *, limit: int) -> Sequence[UndeliveredRow]:
+        """See `RouterStore`."""
+        return sorted(row for row in self.tables.undelivered.values() if row.partition == partition)[:limit]
+
+    def entry_values(self, rows: Collection[UndeliveredRow]) -> Mapping[tuple[int, int], bytes]:
+        """See `RouterStore`."""
+        return {(row.partition, row.seq): self.tables.log[row.partition, row.seq].value for row in rows}
+
+    def delivered(self, rows: Collection[UndeliveredRow]) -> None:
+        """See `RouterStore`."""
+        self.faults.edge("forget delivered")
+        for row in rows:
+            self.tables.undelivered.pop((row.partition, row.seq, row.n), None)
+
+    def adopt_log_topic(self, partition: int, topic_id: str) -> None:
+        """See `RouterStore`."""
+        self.tables.heads[partition] = replace(self.tables.heads[partition], log_topic_id=topic_id)
+
+    def drop_old_log_ranges(self) -> Sequence[str]:
+        """Keep everything: a test's history is short."""
+        return ()
+
+    def _copied(self) -> MemoryRouterTables:
+        copied = copy(self.tables)
+        for name in TABLES:
+            setattr(copied, name, dict(getattr(self.tables, name)))
+        return copied
+
+    def _replace(self, written: MemoryRouterTables) -> None:
+        for name in TABLES:
+            setattr(self.tables, name, getattr(written, name))
+
+
+def _is_same(stored: Head, known: Head) -> bool:
+    return (stored.version, stored.published_seq) == (known.version, known.published_seq)

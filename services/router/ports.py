@@ -1,0 +1,204 @@
+"""What the router needs of its database, and the rows that a commit consists of.
+
+`store` is the real thing, `memory_store` its twin with the same constraints; one suite of tests runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from services.contract.entries import GENESIS_HASH
+from services.contract.events import Outcome
+from services.contract.market import Mode
+from services.router.lead import State
+
+FOR_GOOD = 2**63 - 1
+"""`closed_until_ms` of a sale that is exclusive for good: no later time is at or after it."""
+
+NEVER_CLOSED = -(2**63)
+"""`closed_until_ms` of a shared sale: any time is at or after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A partition's row: all that its next decision must start from (protocol.md, rule 1)."""
+
+    partition: int
+    version: int = 0
+    next_qualified: int = 0
+    next_command: int = 0
+    next_timer: int = 0
+    seq: int = 0
+    hash: bytes = GENESIS_HASH
+    decided_at_ms: int = 0
+    market_version: int = 0
+    published_seq: int = 0
+    log_topic_id: str = ""
+
+
+class LogRow(NamedTuple):
+    """A committed entry: its published value is fixed (rule 14)."""
+
+    partition: int
+    seq: int
+    lead_id: str
+    decided_at_ms: int
+    value: bytes
+
+
+class SaleRow(NamedTuple):
+    """A sale, under the constraints that are the promises (rule 8)."""
+
+    lead_id: str
+    sale_number: int
+    buyer_id: str
+    order_id: str
+    mode: Mode
+    sales_max: int
+    price_cents: int
+    sold_at_ms: int
+    closed_until_ms: int
+
+
+class CloseRow(NamedTuple):
+    """A lead's one close."""
+
+    lead_id: str
+    outcome: Outcome
+    closed_at_ms: int
+
+
+class UndeliveredRow(NamedTuple):
+    """A record that its recipient's topic has not acknowledged (rule 17)."""
+
+    partition: int
+    seq: int
+    n: int
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How far a partition's entries are published, and what is still to be delivered of them (rule 16)."""
+
+    partition: int
+    before_seq: int
+    after_seq: int
+    undelivered: tuple[UndeliveredRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionCommit:
+    """All that one batch decided in one partition."""
+
+    before: Head
+    after: Head
+    mark: Mark | None
+    log: Sequence[LogRow]
+    new_leads: Mapping[str, State]
+    changed_leads: Mapping[str, State]
+    sales: Sequence[SaleRow]
+    closes: Sequence[CloseRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a batch is decided on; the leads were read after the heads."""
+
+    heads: Mapping[int, Head]
+    now_ms: int
+    market_version: int
+    leads: Mapping[str, State]
+
+
+class Overtaken(Exception):
+    """Another owner has moved these partitions on; nothing was committed."""
+
+    def __init__(self, partitions: Collection[int]) -> None:
+        """Name the partitions."""
+        self.partitions = frozenset(partitions)
+        super().__init__(f"another owner has moved on partitions {sorted(self.partitions)}")
+
+
+class PromiseBroken(Exception):
+    """The database refused a decision that would break a promise; nothing was committed."""
+
+    def __init__(self, lead_id: str, constraint: str) -> None:
+        """Name the lead and the constraint that stopped it."""
+        self.lead_id = lead_id
+        self.constraint = constraint
+        super().__init__(f"constraint {constraint} refused the decision for lead {lead_id}")
+
+
+class TryAgain(Exception):
+    """A passing fault (deadlock, lock timeout): nothing was committed, the same commit may succeed."""
+
+
+class StartAgain(Exception):
+    """The connection was lost, perhaps in COMMIT: what was committed is known to the database alone (rule 4)."""
+
+
+class RouterStore(Protocol):
+    """The router's tables."""
+
+    def heads(self, partitions: Collection[int]) -> Mapping[int, Head]:
+        """Read the heads; raise `Stopped` where a partition has no row."""
+        ...
+
+    def read(self, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
+        """Read the heads, the clock and the market's version, and after them the leads. Raise `StartAgain`."""
+        ...
+
+    def commit(self, commits: Sequence[PartitionCommit]) -> None:
+        """Commit all or nothing; raise `Overtaken`, `PromiseBroken`, `TryAgain` or `StartAgain`."""
+        ...
+
+    def move_marks(self, marks: Sequence[Mark]) -> None:
+        """Move marks in a transaction of their own; raise as `commit` does."""
+        ...
+
+    def entries(self, partition: int, *, after_seq: int, limit: int) -> Sequence[LogRow]:
+        """Read committed entries in order."""
+        ...
+
+    def undelivered(self, partition: int, *, limit: int) -> Sequence[UndeliveredRow]:
+        """Read what is to be delivered, in the order of the log."""
+        ...
+
+    def entry_values(self, rows: Collection[UndeliveredRow]) -> Mapping[tuple[int, int], bytes]:
+        """Read the entries that these rows belong to, by (partition, seq)."""
+        ...
+
+    def delivered(self, rows: Collection[UndeliveredRow]) -> None:
+        """Forget rows whose records were acknowledged, or have failed for good."""
+        ...
+
+    def adopt_log_topic(self, partition: int, topic_id: str) -> None:
+        """Store the id of the log's topic with a head that has none yet (rule 21)."""
+        ...
+
+    def drop_old_log_ranges(self) -> Sequence[str]:
+        """Drop ranges of the log's table that are published, delivered and 7 days old; return their names."""
+        ...
+
+
+class VaultReader(Protocol):
+    """Reads the sealed part of leads; the router never writes it."""
+
+    def read(self, lead_ids: Collection[str]) -> Mapping[str, bytes]:
+        """Open the vault's rows of these leads, as JSON bytes; an erased lead is absent."""
+        ...
+
+
+class LogTail(Protocol):
+    """Looks at the end of a partition of `leads.log` (rule 22)."""
+
+    def topic_id(self) -> str:
+        """Read the id that the topic was given when it was made."""
+        ...
+
+    def last_value(self, partition: int) -> bytes | None:
+        """Read the last record's value; None where the partition is empty."""
+        ...

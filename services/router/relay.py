@@ -1,0 +1,258 @@
+"""The relay: publishes committed entries to the log and to their recipients, in the order of the log.
+
+It is part of the router's worker and decides nothing: every record is a function of an entry and the vault. What a
+recipient's topic does not acknowledge is handed back as undelivered, and kept behind until it is (protocol.md,
+rules 15 to 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import structlog
+
+from services.bus.ports import Message, Producer
+from services.contract.cloudevents import outsider_headers
+from services.contract.codec import Codec
+from services.contract.entries import Entry
+from services.contract.events import Event, FailureReason
+from services.contract.inputs import ReportFailedDelivery
+from services.contract.topics import Topics
+from services.router.messages import Channel, Outgoing, react
+from services.router.ports import LogRow, RouterStore, UndeliveredRow, VaultReader
+
+ACKNOWLEDGED_WITHIN_S = 1.0
+RETRIED_AT_ONCE_MAX = 1_000
+
+_log = structlog.get_logger("gavel.router")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """An entry whose commit has returned, or that was read from the table."""
+
+    row: LogRow
+    entry: Entry
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedDelivery:
+    """A delivery that can never be made: undelivered until the log tells so (rule 18)."""
+
+    row: UndeliveredRow
+    report: ReportFailedDelivery
+
+
+@dataclass(slots=True, kw_only=True)
+class Published:
+    """What became of a batch: what is undelivered, and which of that can never be delivered."""
+
+    undelivered: list[UndeliveredRow] = field(default_factory=list)
+    failed: list[FailedDelivery] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A record for an outsider, ready to be sent, and where it belongs in the log."""
+
+    row: UndeliveredRow
+    lead_id: str
+    outgoing: Outgoing
+    message: Message
+
+
+class NotAlive(Exception):
+    """The worker may have lost its partitions: it sends nothing more with contact details (rule 15)."""
+
+
+class Relay:
+    """Publishes what follows from committed entries."""
+
+    def __init__(
+        self,
+        *,
+        store: RouterStore,
+        vault: VaultReader,
+        log_producer: Producer,
+        outside_producer: Producer,
+        codec: Codec,
+        topics: Topics,
+        alive: Callable[[], bool],
+        is_known: Callable[[str, str], bool],
+    ) -> None:
+        """Take the producers and `is_known(kind, id)`: whether the market has this source or buyer."""
+        self._store = store
+        self._vault = vault
+        self._log_producer = log_producer
+        self._outside_producer = outside_producer
+        self._codec = codec
+        self._topics = topics
+        self._alive = alive
+        self._is_known = is_known
+        self._behind: dict[int, set[str]] = {}
+
+    def take_over(self, partition: int) -> None:
+        """Learn which recipients have records behind in this partition."""
+        rows = self._store.undelivered(partition, limit=RETRIED_AT_ONCE_MAX)
+        self._behind[partition] = {row.recipient for row in rows}
+
+    def release(self, partition: int) -> None:
+        """Forget a partition."""
+        self._behind.pop(partition, None)
+
+    def read(self, rows: Iterable[LogRow]) -> list[Committed]:
+        """Decode entries that come from the table."""
+        entries = [(row, self._codec.decode_entry(row.value)) for row in rows]
+        return [
+            Committed(row=row, entry=entry, events=self._codec.events_of(entry)) for row, entry in entries
+        ]
+
+    def publish(self, batch: Sequence[Committed]) -> Published:
+        """Publish entries in order; raise `NotAlive` with nothing sent, or `BusFailed`."""
+        published = Published()
+        letters = self._letters(batch, published)
+        waiting = [letter.row for letter in letters if self._is_behind(letter.row)]
+        sending = [letter for letter in letters if not self._is_behind(letter.row)]
+        if not self._alive():
+            raise NotAlive
+        self._log_producer.publish([self._log_message(committed) for committed in batch])
+        self._send(sending, published)
+        for row in published.undelivered:
+            self._behind.setdefault(row.partition, set()).add(row.recipient)
+        published.undelivered += [*waiting, *(failed.row for failed in published.failed)]
+        return published
+
+    def has_behind(self) -> bool:
+        """Tell whether anything is undelivered."""
+        return any(self._behind.values())
+
+    def forget(self, rows: Sequence[UndeliveredRow]) -> None:
+        """Take rows off the undelivered whose end the log has told."""
+        if rows:
+            self._store.delivered(rows)
+
+    def retry(self) -> list[FailedDelivery]:
+        """Send again what is behind, in order for each recipient, one record first; return what can never arrive."""
+        failed: list[FailedDelivery] = []
+        for partition in [partition for partition, behind in self._behind.items() if behind]:
+            failed += self._retry_partition(partition)
+        return failed
+
+    def _retry_partition(self, partition: int) -> list[FailedDelivery]:
+        rows = self._store.undelivered(partition, limit=RETRIED_AT_ONCE_MAX)
+        published = Published()
+        letters = self._letters_again(rows, published)
+        first = {letter.row.recipient: letter for letter in reversed(letters)}
+        if not self._alive():
+            raise NotAlive
+        self._send(list(first.values()), published)
+        silent = {row.recipient for row in published.undelivered}
+        self._send([letter for letter in letters if _may_follow(letter, first, silent)], published)
+        behind = {row for row in rows if row in published.undelivered or row.recipient in silent}
+        kept = behind | {failed.row for failed in published.failed}
+        self._store.delivered([row for row in rows if row not in kept])
+        if len(rows) < RETRIED_AT_ONCE_MAX:
+            self._behind[partition] = {row.recipient for row in kept}
+        return published.failed
+
+    def _letters_again(self, rows: Sequence[UndeliveredRow], published: Published) -> list[_Letter]:
+        values = self._store.entry_values(rows)
+        wanted = {(row.seq, row.n) for row in rows}
+        batch = self.read(
+            LogRow(partition, seq, "", 0, value) for (partition, seq), value in sorted(values.items())
+        )
+        letters = self._letters(batch, published)
+        return [letter for letter in letters if (letter.row.seq, letter.row.n) in wanted]
+
+    def _letters(self, batch: Sequence[Committed], published: Published) -> list[_Letter]:
+        """Write all records of a batch to outsiders; the vault is read once, after the commit (rule 7)."""
+        told = [
+            (committed, outgoing)
+            for committed in batch
+            for outgoing in react(committed.entry, committed.events, committed.row.partition)
+        ]
+        sealed = self._vault.read(
+            {c.entry.lead_id for c, outgoing in told if outgoing.sale_number is not None}
+        )
+        letters = []
+        for committed, outgoing in told:
+            letter = self._letter(committed, outgoing, sealed)
+            if isinstance(letter, FailedDelivery):
+                published.failed.append(letter)
+            else:
+                letters.append(letter)
+        return letters
+
+    def _letter(
+        self, committed: Committed, outgoing: Outgoing, sealed: Mapping[str, bytes]
+    ) -> _Letter | FailedDelivery:
+        entry, partition = committed.entry, committed.row.partition
+        body, topic = outgoing.body, self._topic(outgoing)
+        row = UndeliveredRow(partition, entry.seq, outgoing.n, topic)
+        if outgoing.sale_number is not None:
+            person = sealed.get(entry.lead_id)
+            if person is None:
+                return _failed(row, entry.lead_id, outgoing.sale_number, FailureReason.VAULT_ERASED)
+            body = {**body, "lead": orjson.Fragment(person)}
+        headers = outsider_headers(
+            id=f"{partition}:{entry.seq}:{outgoing.n}",
+            type=outgoing.type,
+            source="gavel/router",
+            at_ms=entry.decided_at_ms,
+        )
+        message = Message(topic, 0, entry.lead_id.encode(), orjson.dumps(body), headers)
+        return _Letter(row, entry.lead_id, outgoing, message)
+
+    def _send(self, letters: Sequence[_Letter], published: Published) -> None:
+        refused = self._outside_producer.publish(
+            [letter.message for letter in letters], timeout_s=ACKNOWLEDGED_WITHIN_S
+        )
+        for unacknowledged in refused:
+            letter = letters[unacknowledged.index]
+            reason = unacknowledged.permanent or self._gone(letter.outgoing)
+            if reason is None:
+                published.undelivered.append(letter.row)
+            elif letter.outgoing.sale_number is not None:
+                published.failed.append(
+                    _failed(letter.row, letter.lead_id, letter.outgoing.sale_number, reason)
+                )
+            else:
+                _log.warning(
+                    "never_to_be_told", topic=letter.row.recipient, seq=letter.row.seq, reason=reason
+                )
+
+    def _gone(self, outgoing: Outgoing) -> FailureReason | None:
+        kind = "sources" if outgoing.channel is Channel.SOURCE_RECEIPTS else "buyers"
+        return None if self._is_known(kind, outgoing.recipient) else FailureReason.RECIPIENT_GONE
+
+    def _is_behind(self, row: UndeliveredRow) -> bool:
+        behind = self._behind.get(row.partition)
+        return bool(behind) and behind is not None and row.recipient in behind
+
+    def _log_message(self, committed: Committed) -> Message:
+        row = committed.row
+        return Message(
+            self._topics.log, row.partition, row.lead_id.encode(), row.value, (), row.decided_at_ms
+        )
+
+    def _topic(self, outgoing: Outgoing) -> str:
+        match outgoing.channel:
+            case Channel.BUYER_LEADS:
+                return self._topics.buyer_leads(outgoing.recipient)
+            case Channel.BUYER_PINGS:
+                return self._topics.buyer_pings(outgoing.recipient)
+            case Channel.SOURCE_RECEIPTS:
+                return self._topics.source_receipts(outgoing.recipient)
+
+
+def _failed(row: UndeliveredRow, lead_id: str, sale_number: int, reason: FailureReason) -> FailedDelivery:
+    report = ReportFailedDelivery(lead_id=lead_id, sale_number=sale_number, reason=reason)
+    return FailedDelivery(row=row, report=report)
+
+
+def _may_follow(letter: _Letter, first: Mapping[str, _Letter], silent: set[str]) -> bool:
+    """A recipient's later records go out once its first one was acknowledged."""
+    return letter is not first[letter.row.recipient] and letter.row.recipient not in silent

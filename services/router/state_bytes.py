@@ -1,0 +1,47 @@
+"""A lead's state as bytes for its row: JSON of the dataclass, because it is read and written whole and only here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services.contract.events import Disposition, OfferMade, Outcome, WindowKind, WithdrawalReason
+from services.contract.market import Mode
+from services.router.lead import Lead, Sale, State, Window, WithdrawnEarly
+
+
+def state_bytes(state: Lead | WithdrawnEarly) -> bytes:
+    """Write a state."""
+    return orjson.dumps(state)
+
+
+def state_of(data: bytes) -> State:
+    """Read a state that `state_bytes` wrote."""
+    row: dict[str, Any] = orjson.loads(data)
+    if "reason" in row:
+        return WithdrawnEarly(reason=WithdrawalReason(row["reason"]))
+    row["sales"] = tuple(_sale(sale) for sale in row["sales"])
+    row["windows"] = tuple(_window(window) for window in row["windows"])
+    row["offer"] = None if row["offer"] is None else _offer(row["offer"])
+    row["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
+    for name in ("never_to", "passed"):
+        row[name] = tuple(row[name])
+    return Lead(**row)
+
+
+def _sale(row: dict[str, Any]) -> Sale:
+    row["mode"] = Mode(row["mode"])
+    row["disposition"] = None if row["disposition"] is None else Disposition(row["disposition"])
+    return Sale(**row)
+
+
+def _window(row: dict[str, Any]) -> Window:
+    row["kind"] = WindowKind(row["kind"])
+    return Window(**row)
+
+
+def _offer(row: dict[str, Any]) -> OfferMade:
+    row["mode"] = Mode(row["mode"])
+    row["holders"] = tuple(row["holders"])
+    return OfferMade(**row)

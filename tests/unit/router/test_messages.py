@@ -1,0 +1,236 @@
+"""What buyers and sources are told: the truth (guarantee 5), once for each recipient and entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from services.contract.codec import codec
+from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry
+from services.contract.events import Disposition, Event, FailureReason, RejectionReason, WithdrawalReason
+from services.contract.inputs import (
+    AcceptOffer,
+    RejectOffer,
+    ReportDisposition,
+    ReportFailedDelivery,
+    TimerDue,
+    WithdrawLead,
+)
+from services.contract.market import Market
+from services.contract.times import iso_time
+from services.router.messages import Channel, Outgoing, duration_for_people, react
+from tests.support.deciding import NOW_MS, Story, exclusive_stage, lead, market, order, plan, shared_stage
+
+LEAD_ID = lead().lead_id
+THREE = tuple(order(f"b{n}", shared="list") for n in range(3))
+
+
+def _told(story: Story, events: Sequence[Event]) -> Sequence[Outgoing]:
+    entry = Entry(
+        seq=7,
+        prev_hash=GENESIS_HASH,
+        cause=Cause(kind=CauseKind.QUALIFIED, offset=0),
+        market_version=1,
+        no_room=(),
+        lead_id=LEAD_ID,
+        decided_at_ms=story.now_ms,
+        events=tuple(codec().encode_body(event) for event in events),
+    )
+    told = react(entry, codec().events_of(entry), 3)
+    assert [outgoing.n for outgoing in told] == list(range(len(told)))
+    assert all(outgoing.body["log"] == {"partition": 3, "seq": 7} for outgoing in told)
+    recipients = [(outgoing.channel, outgoing.recipient) for outgoing in told]
+    assert len(set(recipients)) == len(recipients), "one record for each recipient"
+    return told
+
+
+def _to(told: Sequence[Outgoing], channel: Channel, recipient: str) -> Outgoing:
+    (found,) = [item for item in told if (item.channel, item.recipient) == (channel, recipient)]
+    return found
+
+
+def _staggered() -> Market:
+    stages = (
+        exclusive_stage(7000, accept_within_ms=600_000, exclusive_for_ms=259_200_000),
+        shared_stage(3000, 2500),
+    )
+    return market(plan(*stages), orders=(order("a", exclusive="list"), order("c", shared="list")))
+
+
+def test_exclusive_for_good_is_told_so() -> None:
+    story = Story(market(plan(exclusive_stage(9000), sales_max=1), orders=(order("a", exclusive="list"),)))
+    delivery = _to(_told(story, story.when(lead())), Channel.BUYER_LEADS, "a")
+    assert (
+        delivery.body["promise"]
+        == "Exclusive, for good: nobody else has received this lead, and nobody else will."
+    )
+    terms = delivery.body["terms"]
+    assert (terms["mode"], terms["exclusive"], terms["exclusive_until"]) == ("exclusive", True, None)
+    assert (terms["holders"], terms["others_may_follow"]) == (1, False)
+    assert (delivery.body["price"], delivery.body["currency"]) == ("90.00", "USD")
+    assert delivery.sale_number == 1
+
+
+def test_exclusive_for_a_time_tells_until_when_and_what_follows() -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    told = _told(
+        story, story.when(AcceptOffer(lead_id=LEAD_ID, buyer_id="a", offer_number=1, answered_at_ms=NOW_MS))
+    )
+    delivery = _to(told, Channel.BUYER_LEADS, "a")
+    until = iso_time(NOW_MS + 259_200_000)
+    assert delivery.body["terms"]["exclusive_until"] == until
+    assert delivery.body["terms"]["others_from"] == until
+    assert delivery.body["terms"]["others_may_follow"] is True
+    day, time = until[:10], until[11:19]
+    assert delivery.body["promise"] == (
+        f"Exclusive until {day} {time} UTC: nobody else has received this lead; unless you report a deal by then, "
+        "up to 2 more may get it."
+    )
+
+
+def test_shared_sales_of_one_entry_each_tell_how_many_hold_the_lead() -> None:
+    story = Story(market(plan(shared_stage(4500)), orders=THREE))
+    told = _told(story, story.when(lead()))
+    for number in (1, 2, 3):
+        (delivery,) = [item for item in told if item.sale_number == number]
+        assert delivery.body["terms"]["sale_number"] == number
+        assert delivery.body["terms"]["sales_max"] == 3
+        assert delivery.body["terms"]["holders"] == 3
+        assert delivery.body["terms"]["others_may_follow"] is False
+        assert delivery.body["promise"].startswith(f"Shared, number {number} of at most 3: 2 others hold it")
+        assert delivery.body["promise"].endswith("; nobody else will get it.")
+    assert not [item for item in told if item.body["type"] == "notice"], "the delivery says it already"
+
+
+def test_shared_lead_with_slots_left_and_a_stage_to_come_tells_that_others_may_follow() -> None:
+    stages = (shared_stage(4500), shared_stage(600, wait_ms=1_000))
+    story = Story(market(plan(*stages), orders=THREE[:1]))
+    delivery = _to(_told(story, story.when(lead())), Channel.BUYER_LEADS, "b0")
+    assert delivery.body["terms"]["others_may_follow"] is True
+    assert delivery.body["promise"] == (
+        "Shared, number 1 of at most 3: nobody else holds it; up to 2 more may get it at any time."
+    )
+
+
+def test_holder_hears_of_later_sales_and_of_the_close_but_never_to_whom_nor_for_what() -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    story.when(AcceptOffer(lead_id=LEAD_ID, buyer_id="a", offer_number=1, answered_at_ms=NOW_MS))
+    told = _told(story, story.fire_next_window())
+    notice = _to(told, Channel.BUYER_LEADS, "a")
+    assert notice.body["type"] == "notice"
+    assert notice.body["holders"] == 2
+    assert [item["type"] for item in notice.body["happened"]] == ["sold", "closed"]
+    assert notice.body["happened"][0].keys() == {"type", "sale_number", "sales_max", "mode"}
+    later = _to(told, Channel.BUYER_LEADS, "c")
+    since = iso_time(NOW_MS)
+    assert later.body["terms"]["held_since"] == since
+    assert f"1 other holds it since {since[:10]}" in later.body["promise"]
+
+
+def test_source_gets_one_receipt_with_all_that_happened_and_no_buyer_in_it() -> None:
+    story = Story(market(plan(shared_stage(4500)), orders=THREE))
+    receipt = _to(_told(story, story.when(lead())), Channel.SOURCE_RECEIPTS, "sunform")
+    assert [item["type"] for item in receipt.body["happened"]] == ["sold", "sold", "sold", "closed"]
+    assert receipt.body["happened"][-1] == {"type": "closed", "outcome": "sold_out", "sales": 3}
+    assert all(
+        item.keys() == {"type", "sale_number", "sales_max", "mode"} for item in receipt.body["happened"][:-1]
+    )
+
+
+def test_unsold_lead_is_closed_on_its_receipt() -> None:
+    story = Story(market(plan(shared_stage(4500))))
+    (receipt,) = _told(story, story.when(lead()))
+    assert receipt.body["happened"] == [{"type": "closed", "outcome": "unsold", "sales": 0}]
+
+
+def test_offer_shows_the_declared_fields_and_the_terms_and_no_sealed_part() -> None:
+    story = Story(_staggered())
+    (offer,) = _told(story, story.when(lead()))
+    assert (offer.channel, offer.recipient, offer.sale_number) == (Channel.BUYER_PINGS, "a", None)
+    assert offer.body["fields"] == {"state": "AZ", "bill": "150.00", "owner": "yes"}
+    assert offer.body["answer_by"] == iso_time(NOW_MS + 600_000)
+    assert offer.body["promise"] == (
+        "If you accept: exclusive for 3 days; without a deal by then, up to 2 more may get it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "type_told", "reason"),
+    [
+        (
+            AcceptOffer(lead_id=LEAD_ID, buyer_id="zed", offer_number=1, answered_at_ms=NOW_MS),
+            "refused",
+            "offer_not_open",
+        ),
+        (
+            ReportDisposition(lead_id=LEAD_ID, buyer_id="zed", disposition=Disposition.DEAL),
+            "refused",
+            "not_a_holder",
+        ),
+    ],
+)
+def test_refused_buyer_is_told_why(
+    answer: AcceptOffer | ReportDisposition, type_told: str, reason: str
+) -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    (told,) = _told(story, story.when(answer))
+    assert (told.recipient, told.channel) == ("zed", Channel.BUYER_PINGS)
+    assert (told.body["type"], told.body["reason"]) == (type_told, reason)
+
+
+def test_buyer_hears_that_its_offer_ended() -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    story.now_ms += 700_000
+    told = _told(story, story.when(TimerDue(lead_id=LEAD_ID, window_number=1)))
+    ended = _to(told, Channel.BUYER_PINGS, "a")
+    assert (ended.body["type"], ended.body["reason"]) == ("offer_ended", "no_answer_in_time")
+
+
+def test_withdrawn_lead_ends_its_offer_and_tells_the_source() -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    told = _told(story, story.when(WithdrawLead(lead_id=LEAD_ID, reason=WithdrawalReason.REVOKED)))
+    assert _to(told, Channel.BUYER_PINGS, "a").body["reason"] == "lead_closed"
+    assert _to(told, Channel.SOURCE_RECEIPTS, "sunform").body["happened"][0]["outcome"] == "withdrawn"
+
+
+def test_own_rejection_is_not_told_back() -> None:
+    story = Story(_staggered())
+    story.when(lead())
+    told = _told(
+        story,
+        story.when(RejectOffer(lead_id=LEAD_ID, buyer_id="a", offer_number=1, reason=RejectionReason.PRICE)),
+    )
+    assert all(item.recipient != "a" for item in told)
+
+
+def test_failed_delivery_is_told_to_its_buyer() -> None:
+    story = Story(market(plan(exclusive_stage(9000), sales_max=1), orders=(order("a", exclusive="list"),)))
+    story.when(lead())
+    report = ReportFailedDelivery(lead_id=LEAD_ID, sale_number=1, reason=FailureReason.RECORD_TOO_LARGE)
+    (told,) = _told(story, story.when(report))
+    assert (told.recipient, told.body["type"], told.body["reason"]) == (
+        "a",
+        "delivery_failed",
+        "record_too_large",
+    )
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [
+        (259_200_000, "3 days"),
+        (86_400_000, "1 day"),
+        (90_000, "90 seconds"),
+        (7_200_000, "2 hours"),
+        (60_000, "1 minute"),
+        (1_500, "1500 milliseconds"),
+    ],
+)
+def test_duration_is_said_in_its_largest_whole_unit(milliseconds: int, words: str) -> None:
+    assert duration_for_people(milliseconds) == words
