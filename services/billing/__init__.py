@@ -1,0 +1,1 @@
+"""Billing: the double-entry ledger and finance's rows, folded from the log and from nothing else."""

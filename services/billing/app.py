@@ -1,0 +1,25 @@
+"""Builds the billing worker: its topic, its group, what the step is made of. It opens nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.billing.step import Billing, Ledger
+from services.bus.hosting import GavelApp, Membership, Subscription, build_app
+from services.bus.liveness import monotonic_s
+from services.bus.log_reader import LogReader
+from services.bus.settings import StepSettings
+from services.contract.codec import codec
+
+STEP = "billing"
+
+
+def build(settings: StepSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:
+    """Build the app; the ledger is opened once it runs, in the step's thread."""
+    topic = settings.topics.log
+
+    def make_step(_: Membership) -> LogReader:
+        return LogReader(Billing(open_ledger(), codec()), codec(), topic=topic, monotonic_s=monotonic_s)
+
+    subscription = Subscription(group=settings.topics.group(STEP), topics=lambda: [topic])
+    return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

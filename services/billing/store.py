@@ -1,0 +1,315 @@
+"""The ledger in PostgreSQL: the rows of a batch and the log positions behind them, in one transaction.
+
+It must not decide what an entry means; `services.billing.domain` has said so already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from services.billing.domain import (
+    CloseRow,
+    FailedDeliveryRow,
+    LeadRow,
+    Postings,
+    SaleRow,
+    Total,
+    TotalKey,
+    TransferRow,
+)
+from services.bus.log_reader import Move, Overtaken
+from services.bus.ports import Stopped
+from services.contract.entries import Position
+from services.contract.times import iso_time
+
+Connection: TypeAlias = psycopg.Connection[Any]
+
+ROLE = "gavel_billing"
+SCHEMA = "billing"
+ATTEMPTS_MAX = 5
+"""How often a batch is tried that loses to a deadlock or a timeout."""
+
+CONNECTS_MAX = 60
+CONNECT_EACH_S = 0.5
+"""A database that restarts is waited for; one that stays away for half a minute ends the worker."""
+
+_NULL = r"\N"
+_PASSING = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.SerializationFailure,
+)
+
+
+class PostgresLedger:
+    """Keeps the ledger in the tables of one schema; one connection, opened again when it is lost."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        *,
+        schema: str = SCHEMA,
+        wait_s: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Connect when first needed. The connection is autocommitting, or inside a transaction of the caller's."""
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._wait_s = wait_s
+        self._sql = _Statements(schema)
+
+    def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
+        """Read the stored positions, making that of a partition never read."""
+        connection = self._connected()
+        try:
+            return self._read_positions(connection, sorted(partitions))
+        except psycopg.OperationalError:
+            if not connection.closed:
+                raise
+            # It was lost while it lay idle, which nobody notices before the next statement.
+            return self._read_positions(self._connected(), sorted(partitions))
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Store the rows and move the positions by compare-and-set, in one transaction.
+
+        Raise `Overtaken` with nothing stored where another owner has moved on, and also where the connection was
+        lost, as nobody can say then whether the commit arrived. Raise `Stopped` where a constraint is violated.
+        """
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            connection = self._connected()
+            try:
+                with connection.transaction():
+                    self._write(connection, rows, moves)
+                return
+            except psycopg.IntegrityError as error:
+                raise _stopped(error) from error
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise Overtaken(moves) from error
+                if attempt == ATTEMPTS_MAX or not isinstance(error, _PASSING):
+                    raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _connected(self) -> Connection:
+        """Give the connection, waiting out a restart of the database."""
+        for attempt in range(1, CONNECTS_MAX + 1):
+            if self._connection is not None and not self._connection.closed:
+                return self._connection
+            try:
+                self._connection = self._connect()
+            except psycopg.OperationalError:
+                if attempt == CONNECTS_MAX:
+                    raise
+                self._wait_s(CONNECT_EACH_S)
+        assert self._connection is not None
+        return self._connection
+
+    def _read_positions(self, connection: Connection, partitions: list[int]) -> Mapping[int, Position]:
+        connection.execute(self._sql.begin_positions, (partitions,))
+        return _positions(connection.execute(self._sql.read_positions, (partitions,)))
+
+    def _write(self, connection: Connection, rows: Postings, moves: Mapping[int, Move]) -> None:
+        # Positions first: whoever holds their locks owns all rows of these partitions, totals included.
+        self._lock_positions(connection, moves)
+        self._copy(connection, self._sql.copy_leads, map(_lead_line, rows.leads))
+        self._copy(connection, self._sql.copy_sales, map(_sale_line, rows.sales))
+        self._copy(connection, self._sql.copy_transfers, map(_transfer_line, rows.transfers))
+        self._close_leads(connection, rows.closes)
+        self._credit_sales(connection, rows.failed_deliveries)
+        self._add_totals(connection, rows.totals)
+        self._move_positions(connection, moves)
+
+    def _lock_positions(self, connection: Connection, moves: Mapping[int, Move]) -> None:
+        stored = _positions(connection.execute(self._sql.lock_positions, (sorted(moves),)))
+        overtaken = [at for at, move in moves.items() if stored.get(at) != move.before]
+        if overtaken:
+            raise Overtaken(overtaken)
+
+    def _copy(self, connection: Connection, statement: sql.Composed, lines: Iterable[str]) -> None:
+        text = "".join(lines)
+        if text:
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(text)
+
+    # Two statements are never prepared: a plan made while the table was small would go through all of it.
+    def _close_leads(self, connection: Connection, closes: Sequence[CloseRow]) -> None:
+        if closes:
+            leads, outcomes, times_ms = (list(column) for column in zip(*closes, strict=True))
+            times = [_moment(at_ms) for at_ms in times_ms]
+            closed = connection.execute(
+                self._sql.close_leads, (leads, outcomes, times), prepare=False
+            ).rowcount
+            if closed != len(closes):
+                raise Stopped(
+                    f"{len(closes) - closed} of {len(closes)} leads that the log closes are not listed or closed before"
+                )
+
+    def _credit_sales(self, connection: Connection, failed: Sequence[FailedDeliveryRow]) -> None:
+        if failed:
+            *columns, times_ms = (list(column) for column in zip(*failed, strict=True))
+            times = [_moment(at_ms) for at_ms in times_ms]
+            credited = connection.execute(self._sql.credit_sales, (*columns, times), prepare=False).rowcount
+            if credited != len(failed):
+                raise Stopped(
+                    f"{len(failed) - credited} of {len(failed)} failed deliveries are unknown or failed before"
+                )
+
+    def _add_totals(self, connection: Connection, totals: Mapping[TotalKey, Total]) -> None:
+        if totals:
+            columns = zip(*((*key, *total) for key, total in totals.items()), strict=True)
+            connection.execute(self._sql.add_totals, [list(column) for column in columns])
+
+    def _move_positions(self, connection: Connection, moves: Mapping[int, Move]) -> None:
+        after = [
+            (at, move.after.offset, move.after.seq, move.after.hash) for at, move in sorted(moves.items())
+        ]
+        columns = [list(column) for column in zip(*after, strict=True)]
+        connection.execute(self._sql.move_positions, columns)
+
+
+class _Statements:
+    """The SQL, for one schema: the ledger's, or that of a rebuilt one beside it."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = sql.Identifier(schema)
+        self.begin_positions = self._compose(
+            "insert into {}.positions (partition, next_offset, seq, hash) "
+            "select partition, 0, 0, decode(repeat('00', 32), 'hex') from unnest(%s::int[]) as partition "
+            "on conflict do nothing"
+        )
+        self.read_positions = self._compose(
+            "select partition, next_offset, seq, hash from {}.positions where partition = any(%s)"
+        )
+        self.lock_positions = self._compose(
+            "select partition, next_offset, seq, hash from {}.positions where partition = any(%s) "
+            "order by partition for update"
+        )
+        self.move_positions = self._compose(
+            "update {}.positions as stored set next_offset = moved.next_offset, seq = moved.seq, hash = moved.hash "
+            "from unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bytea[]) "
+            "as moved (partition, next_offset, seq, hash) where stored.partition = moved.partition"
+        )
+        self.copy_leads = self._copy("leads", LeadRow)
+        self.copy_sales = self._copy("sales", SaleRow)
+        self.copy_transfers = self._copy("transfers", TransferRow)
+        self.close_leads = self._compose(
+            "update {}.leads as lead set outcome = ended.outcome, closed_at = ended.closed_at "
+            "from unnest(%s::uuid[], %s::text[], %s::timestamptz[]) as ended (lead_id, outcome, closed_at) "
+            "where lead.lead_id = ended.lead_id and lead.outcome is null"
+        )
+        self.credit_sales = self._compose(
+            "update {}.sales as sale set credited_cents = sale.credited_cents + failed.credited_cents, "
+            "delivery_failed_at = failed.failed_at "
+            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[]) "
+            "as failed (sale_id, buyer_id, currency, credited_cents, failed_at) "
+            "where sale.sale_id = failed.sale_id and sale.buyer_id = failed.buyer_id "
+            "and sale.currency = failed.currency and sale.delivery_failed_at is null"
+        )
+        self.add_totals = self._compose(
+            "insert into {}.account_totals as stored (account, currency, partition, debits_cents, credits_cents) "
+            "select * from unnest(%s::text[], %s::text[], %s::int[], %s::bigint[], %s::bigint[]) order by 1, 2, 3 "
+            "on conflict (account, currency, partition) do update set "
+            "debits_cents = stored.debits_cents + excluded.debits_cents, "
+            "credits_cents = stored.credits_cents + excluded.credits_cents"
+        )
+
+    def _compose(self, statement: LiteralString) -> sql.Composed:
+        return sql.SQL(statement).format(self._schema)
+
+    def _copy(self, table: str, row: type[LeadRow] | type[SaleRow] | type[TransferRow]) -> sql.Composed:
+        columns = sql.SQL(", ").join(sql.Identifier(name.removesuffix("_ms")) for name in row._fields)
+        return sql.SQL("copy {}.{} ({}) from stdin").format(self._schema, sql.Identifier(table), columns)
+
+
+def _positions(rows: Iterable[tuple[int, int, int, bytes]]) -> dict[int, Position]:
+    return {at: Position(offset=next_offset, seq=seq, hash=digest) for at, next_offset, seq, digest in rows}
+
+
+def _stopped(error: psycopg.IntegrityError) -> Stopped:
+    found = error.diag
+    return Stopped(
+        f"the log says what the ledger cannot hold: {found.table_name}, constraint {found.constraint_name}: "
+        f"{found.message_detail or found.message_primary}. Compare: gavel billing rebuild --verify"
+    )
+
+
+# COPY's text format by hand, as psycopg's own formatting, value by value, takes three times as long. Ids, names and
+# times come back in row after row, so their text is kept.
+def _line(columns: int) -> str:
+    return "\t".join(["%s"] * columns) + "\n"
+
+
+_LEAD = _line(len(LeadRow._fields))
+_SALE = _line(len(SaleRow._fields))
+_TRANSFER = _line(len(TransferRow._fields))
+
+
+@lru_cache(maxsize=65_536)
+def _text(value: str | None) -> str:
+    """Write a text for COPY, in which backslash, tab and line ends have their own meaning."""
+    if value is None:
+        return _NULL
+    return value.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
+
+
+@lru_cache(maxsize=4_096)
+def _time(at_ms: int | None) -> str:
+    return _NULL if at_ms is None else iso_time(at_ms)
+
+
+@lru_cache(maxsize=4_096)
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms // 1_000, tz=UTC).replace(microsecond=at_ms % 1_000 * 1_000)
+
+
+def _lead_line(row: LeadRow) -> str:
+    lead_id, lead_type, plan, source_id, is_test, listed_at_ms, outcome, closed_at_ms, partition = row
+    return _LEAD % (
+        lead_id,
+        _text(lead_type),
+        _text(plan),
+        _text(source_id),
+        is_test,
+        _time(listed_at_ms),
+        _text(outcome),
+        _time(closed_at_ms),
+        partition,
+    )
+
+
+def _sale_line(row: SaleRow) -> str:
+    return _SALE % (
+        *row[:6],
+        *map(_text, row[6:12]),
+        row.stage,
+        _time(row.sold_at_ms),
+        _time(row.exclusive_until_ms),
+        *row[15:],
+    )
+
+
+def _transfer_line(row: TransferRow) -> str:
+    transfer_id, kind, debit, credit, amount_cents, currency, sale_id, posted_at_ms, partition, seq = row
+    return _TRANSFER % (
+        transfer_id,
+        kind,
+        _text(debit),
+        _text(credit),
+        amount_cents,
+        currency,
+        sale_id,
+        _time(posted_at_ms),
+        partition,
+        seq,
+    )

@@ -1,0 +1,220 @@
+"""Makes the topics that `schemas/topics` declares, and announces on `registry` which market is in force.
+
+It creates and compares, and never alters or deletes a topic: what differs is for an operator to settle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import KafkaError
+
+from services.bus.kafka import Connection, LogProducer
+from services.bus.ports import BusFailed, Message
+from services.contract.announcements import MarketApplied
+from services.contract.codec import codec
+from services.contract.market import Market
+from services.contract.topics import TopicDeclaration, Topics, declarations
+
+REPLICAS = 3
+"""Copies of each partition, or as many as there are brokers."""
+
+_AT_ONCE = 500
+_ALREADY_EXISTS = 36
+_UNKNOWN_TOPIC = 3
+_ANSWER_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedTopic:
+    """A topic as it is declared, for this market and this many brokers."""
+
+    name: str
+    partitions: int
+    replicas: int
+    config: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTopic:
+    """A topic as the cluster has it; `config` holds at least the settings that were asked for."""
+
+    partitions: int
+    replicas: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A setting of an existing topic that is not as declared. Gavel works on; the operator decides."""
+
+    topic: str
+    setting: str
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.setting} is {self.found}, declared is {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedTopics:
+    """What `create_topics` did: the topics it made, how many were there, and what is not as declared."""
+
+    created: tuple[str, ...]
+    present: int
+    differences: tuple[Difference, ...]
+
+
+def wanted_topics(topics: Topics, market: Market | None, *, brokers: int) -> tuple[WantedTopic, ...]:
+    """List every topic of a market, those for dead letters included, ordered by name."""
+    found = [
+        wanted
+        for declaration in declarations()
+        for name in _names(declaration, topics, market)
+        for wanted in _wanted(declaration, name, topics, brokers)
+    ]
+    return tuple(sorted(found, key=lambda wanted: wanted.name))
+
+
+def _names(declaration: TopicDeclaration, topics: Topics, market: Market | None) -> list[str]:
+    name = topics.namespace + declaration.name
+    if "<id>" not in name:
+        return [name]
+    if market is None:
+        return []
+    ids = market.sources if declaration.name.startswith("sources.") else market.buyers
+    return [name.replace("<id>", id) for id in ids]
+
+
+def _wanted(declaration: TopicDeclaration, name: str, topics: Topics, brokers: int) -> Iterator[WantedTopic]:
+    """A topic's dead letters are kept as long as the topic's records, in the same partitions."""
+    replicas = min(REPLICAS, brokers)
+    config = dict(declaration.config) | ({"min.insync.replicas": "2"} if replicas == REPLICAS else {})
+    names = [name, topics.dead_letters(name)] if declaration.dead_letters else [name]
+    for each in names:
+        yield WantedTopic(
+            name=each,
+            partitions=declaration.partitions,
+            replicas=replicas,
+            config=tuple(sorted(config.items())),
+        )
+
+
+def differences(wanted: WantedTopic, found: FoundTopic) -> tuple[Difference, ...]:
+    """Compare a topic with its declaration; raise `BusFailed` where it can't be used as it is."""
+    if found.partitions != wanted.partitions:
+        raise BusFailed(
+            f"{wanted.name} has {found.partitions} partitions, and {wanted.partitions} are declared. The count is "
+            "fixed for good, because a record's partition is computed from it: use another cluster or namespace or, if "
+            "the topic never held a record, delete it and create the topics again"
+        )
+    pairs = [("replication", str(found.replicas), str(wanted.replicas))]
+    pairs += [(name, found.config.get(name, "unknown"), value) for name, value in wanted.config]
+    return tuple(
+        Difference(topic=wanted.name, setting=setting, found=is_now, wanted=should_be)
+        for setting, is_now, should_be in pairs
+        if is_now != should_be
+    )
+
+
+def create_topics(connection: Connection, topics: Topics, market: Market | None = None) -> CreatedTopics:
+    """Create what is missing of a market's topics and compare what is there; again and again with one effect.
+
+    Raise `BusFailed` when Kafka doesn't answer or refuses, or a topic has another number of partitions than declared.
+    """
+    with _admin(connection) as admin:
+        wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
+        found = _found(admin, wanted)
+        differing = [
+            each for topic in wanted if topic.name in found for each in differences(topic, found[topic.name])
+        ]
+        missing = [topic for topic in wanted if topic.name not in found]
+        for part in _parts(missing):
+            _create(admin, part)
+    return CreatedTopics(
+        created=tuple(topic.name for topic in missing), present=len(found), differences=tuple(differing)
+    )
+
+
+def announce(connection: Connection, topics: Topics, *, version: int, at_ms: int) -> None:
+    """Say on `registry` that a market version is in force; raise `BusFailed` where that can't be written."""
+    value = codec().encode(MarketApplied(version=version, applied_at_ms=at_ms))
+    producer = LogProducer(connection, client_id="gavel-announce")
+    producer.publish([Message(topics.registry, 0, None, value)], timeout_s=_ANSWER_MS / 1_000)
+
+
+@contextmanager
+def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
+    try:
+        admin = KafkaAdminClient(**connection.kafka_python(), client_id="gavel-admin")
+    except KafkaError as error:
+        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {type(error).__name__}") from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise BusFailed(f"Kafka at {connection.bootstrap}: {type(error).__name__}: {error}") from error
+    finally:
+        admin.close()
+
+
+def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> None:
+    """Create these topics; one that somebody else has just created is as good."""
+    asked = {
+        topic.name: {
+            "num_partitions": topic.partitions,
+            "replication_factor": topic.replicas,
+            "configs": dict(topic.config),
+        }
+        for topic in wanted
+    }
+    answer = admin.create_topics(asked, timeout_ms=_ANSWER_MS, raise_errors=False)
+    for topic in answer["topics"]:
+        if topic["error_code"] not in (0, _ALREADY_EXISTS):
+            raise BusFailed(
+                f"{topic['name']} can't be created: {topic['error_message'] or topic['error_code']}"
+            )
+    admin.wait_for_topics(list(asked), timeout_ms=_ANSWER_MS)
+
+
+def _found(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> dict[str, FoundTopic]:
+    found: dict[str, FoundTopic] = {}
+    for part in _parts(wanted):
+        described = admin.describe_topics([topic.name for topic in part])
+        present = {topic["name"]: topic for topic in described if _is_there(topic)}
+        config = _config(admin, [topic for topic in part if topic.name in present])
+        for name, topic in present.items():
+            found[name] = FoundTopic(
+                partitions=len(topic["partitions"]),
+                replicas=min(len(partition["replica_nodes"]) for partition in topic["partitions"]),
+                config=config[name],
+            )
+    return found
+
+
+def _is_there(topic: Mapping[str, Any]) -> bool:
+    if topic["error_code"] in (0, _UNKNOWN_TOPIC):
+        return not topic["error_code"]
+    raise BusFailed(f"{topic['name']} can't be described: error {topic['error_code']}")
+
+
+def _config(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> dict[str, dict[str, str]]:
+    if not wanted:
+        return {}
+    asked = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, {name: None for name, _ in topic.config})
+        for topic in wanted
+    ]
+    answer = admin.describe_configs(asked, config_filter="all")["topic"]
+    return {
+        name: {key: str(setting["value"]) for key, setting in rows.items()} for name, rows in answer.items()
+    }
+
+
+def _parts(wanted: Sequence[WantedTopic]) -> Iterator[Sequence[WantedTopic]]:
+    for start in range(0, len(wanted), _AT_ONCE):
+        yield wanted[start : start + _AT_ONCE]

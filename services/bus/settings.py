@@ -1,0 +1,106 @@
+"""What a step is told by its environment: one frozen model, made once by the step's `__main__`.
+
+Nothing else in Gavel reads the environment. A message about a setting names its variable and what it is for, and
+repeats no value, since some are secrets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.bus.kafka import Connection, read_properties
+from services.contract.topics import Topics
+
+PREFIX = "GAVEL_"
+
+
+class SettingsError(ValueError):
+    """The environment does not say what the step needs; the message names each variable."""
+
+
+class StepSettings(BaseSettings):
+    """The settings that all steps have; a step with more derives its own from this."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    kafka: str = Field(
+        min_length=1, description="the brokers to begin with, such as localhost:9092 (several with commas)"
+    )
+    database: str = Field(
+        min_length=1,
+        repr=False,
+        description="the URL of the PostgreSQL database, such as postgresql://localhost/gavel",
+    )
+    namespace: str = Field(
+        default="",
+        pattern=r"^([a-z0-9-]+\.)*$",
+        description="put before every topic and group; empty or ending in a dot",
+    )
+    worker: str = Field(
+        default="",
+        pattern=r"^[a-z0-9-]*$",
+        description="this worker's name in logs and at the broker; by default the step and its process id",
+    )
+    session_timeout_ms: int = Field(
+        default=6_000,
+        ge=500,
+        le=300_000,
+        description="how long the group waits for a silent worker; the broker's group.min.session.timeout.ms allows it",
+    )
+    batch_max: int = Field(
+        default=500, ge=1, le=10_000, description="so many records are handled at once at most"
+    )
+    batch_wait_ms: int = Field(
+        default=2, ge=0, le=1_000, description="how long a batch waits for more records after its first"
+    )
+    web_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="where /metrics and /healthz are served, on 127.0.0.1 only"
+    )
+    kafka_config: Path | None = Field(
+        default=None, description="a file of librdkafka properties (key=value), for SASL and TLS"
+    )
+    vault_key_file: Path | None = Field(default=None, description="the file with the vault's master key")
+    fingerprint_key_file: Path | None = Field(
+        default=None, description="the file with the key of fingerprints and payload hashes"
+    )
+
+    @property
+    def topics(self) -> Topics:
+        """Every topic name in this namespace."""
+        return Topics(self.namespace)
+
+    def connection(self) -> Connection:
+        """Say how to reach Kafka; raise `SettingsError` for a file that is not one of properties."""
+        if self.kafka_config is None:
+            return Connection(bootstrap=self.kafka)
+        try:
+            properties = read_properties(self.kafka_config.read_text())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{PREFIX}KAFKA_CONFIG={self.kafka_config}: {error}") from None
+        return Connection(bootstrap=self.kafka, properties=properties)
+
+
+S = TypeVar("S", bound=StepSettings)
+
+
+def read_settings(kind: type[S]) -> S:
+    """Read the environment, once, for a `__main__`; raise `SettingsError` with a line for each variable."""
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = [_complaint(kind, found) for found in error.errors(include_url=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _complaint(kind: type[StepSettings], found: ErrorDetails) -> str:
+    name = str(found["loc"][0]) if found["loc"] else ""
+    field = kind.model_fields.get(name)
+    purpose = field.description if field is not None and field.description else "see docs/operations.md"
+    if found["type"] == "missing":
+        return f"{PREFIX}{name.upper()} is not set: {purpose}"
+    return f"{PREFIX}{name.upper()}: {found['msg']} ({purpose})"

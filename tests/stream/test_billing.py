@@ -1,0 +1,207 @@
+"""Billing on the in-memory bus: crashes at every edge, repeats, and owners that were overtaken; then planted bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.billing.domain import Postings
+from services.billing.memory_store import MemoryLedger, Tables, _write
+from services.billing.step import Billing
+from services.bus.log_reader import LogReader, Move
+from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka
+from services.bus.ports import Message, Stopped, TopicPartition
+from services.contract.codec import codec
+from tests.support.ledger_checks import assert_billed_as_told
+from tests.support.log_builder import TOPIC, LogBuilder, delivery_failed, lead_id, listed, logs, sold
+from tests.unit.billing.test_memory_ledger import contents_of
+
+MakeLedger: TypeAlias = Callable[[], MemoryLedger]
+examples = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def published(log: LogBuilder) -> MemoryKafka:
+    """Put the log on the in-memory bus."""
+    kafka = MemoryKafka(partitions={TOPIC: log.partitions})
+    for record in log.records:
+        assert record.value is not None
+        kafka.append(Message(record.topic, record.partition, record.key, record.value))
+    return kafka
+
+
+def worker(kafka: MemoryKafka, ledger: MemoryLedger, *, batch_max: int = 3) -> MemoryHost:
+    """Start a worker with all partitions."""
+    reader = LogReader(Billing(ledger, codec()), codec(), topic=TOPIC, monotonic_s=kafka.clock.monotonic_s)
+    host = MemoryHost(kafka, reader, batch_max=batch_max)
+    host.assign([TopicPartition(TOPIC, at) for at in range(kafka.partitions[TOPIC])])
+    return host
+
+
+def story() -> LogBuilder:
+    """A log with all that billing reads, in several batches."""
+    log = LogBuilder(partitions=2)
+    for name in range(4):
+        log.sell_out(lead_id(name))
+    first, late = lead_id("failed"), lead_id("late")
+    log.add(first, listed(), sold(first), delivery_failed(sold(first)))
+    log.add(late, listed(), sold(late, buyer_id="elm"))
+    log.sell_out(lead_id("between"))
+    log.add(late, delivery_failed(sold(late, buyer_id="elm")))
+    return log
+
+
+def crashed_at_every_edge(log: LogBuilder, make_ledger: MakeLedger = MemoryLedger) -> Iterator[MemoryLedger]:
+    """Give the ledger after a crash at the first edge and a new worker, then the second, until there is none."""
+    for crash_at in range(1, 1_000):
+        kafka, ledger = published(log), make_ledger()
+        ledger.faults = Faults(crash_at=crash_at)
+        try:
+            worker(kafka, ledger).drain()
+            return
+        except Crash:
+            ledger.faults = Faults()
+            worker(kafka, ledger).drain()
+            yield ledger
+    raise AssertionError("edges without end")
+
+
+def test_bills_a_log_as_it_is_told() -> None:
+    log, ledger = story(), MemoryLedger()
+    worker(published(log), ledger).drain()
+    assert_billed_as_told(contents_of(ledger), log)
+
+
+def test_a_crash_at_any_edge_loses_nothing_and_bills_nothing_twice() -> None:
+    log, undisturbed = story(), MemoryLedger()
+    worker(published(log), undisturbed).drain()
+    ledgers = list(crashed_at_every_edge(log))
+    assert len(ledgers) >= 12
+    for ledger in ledgers:
+        assert contents_of(ledger) == contents_of(undisturbed)
+
+
+@examples
+@given(logs())
+def test_any_log_is_billed_as_it_is_told_whatever_crashes(log: LogBuilder) -> None:
+    for ledger in crashed_at_every_edge(log):
+        assert_billed_as_told(contents_of(ledger), log)
+
+
+@examples
+@given(logs(), st.data())
+def test_entries_published_again_change_nothing(log: LogBuilder, data: st.DataObject) -> None:
+    kafka, ledger = published(log), MemoryLedger()
+    for record in data.draw(st.lists(st.sampled_from(log.records), max_size=6)):
+        assert record.value is not None
+        kafka.append(Message(record.topic, record.partition, record.key, record.value))
+    worker(kafka, ledger).drain()
+    assert_billed_as_told(contents_of(ledger), log)
+
+
+@examples
+@given(logs(), st.lists(st.booleans(), max_size=12))
+def test_two_owners_at_once_bill_everything_once(log: LogBuilder, turns: list[bool]) -> None:
+    kafka, ledger = published(log), MemoryLedger()
+    zombie, owner = worker(kafka, ledger), worker(kafka, ledger)
+    for zombies_turn in turns:
+        (zombie if zombies_turn else owner).turn()
+    zombie.drain()
+    owner.drain()
+    assert_billed_as_told(contents_of(ledger), log)
+
+
+def test_an_owner_that_was_overtaken_commits_nothing_and_starts_again_from_the_database() -> None:
+    log, ledger = story(), MemoryLedger()
+    kafka = published(log)
+    zombie, owner = worker(kafka, ledger), worker(kafka, ledger)
+    owner.drain()
+    before = contents_of(ledger)
+    zombie.turn()
+    assert contents_of(ledger) == before
+    zombie.drain()
+    assert contents_of(ledger) == before
+    assert zombie.positions == {
+        TopicPartition(TOPIC, at): position.offset for at, position in log.positions.items()
+    }
+
+
+# Planted bugs: each must be caught by the checks above, or these have never been seen to fail.
+
+
+class MovesPositionsLater(MemoryLedger):
+    """Commits the rows, and only then the positions."""
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Store in two transactions."""
+        positions = self.tables.positions
+        super().record(rows, moves)
+        stored, self.tables = self.tables, replace(self.tables, positions=positions)
+        self.faults.edge("positions")
+        self.tables = stored
+
+
+class ChargesOnReplay(MovesPositionsLater):
+    """Gives a transfer another id each time, so that no constraint can tell a repeat."""
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Store whatever comes."""
+        had = len(self.tables.transfers)
+        again = [row._replace(transfer_id=f"{had + n}") for n, row in enumerate(rows.transfers)]
+        self.tables = replace(self.tables, leads={}, sales={}, sale_numbers=set())
+        super().record(replace(rows, transfers=again, closes=(), failed_deliveries=()), moves)
+
+
+class IgnoresOtherOwners(MemoryLedger):
+    """Moves the positions without comparing them, and stores what it can."""
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Store without a look."""
+        tables = self.tables.copy()
+        _write(Tables(totals=tables.totals), replace(rows, closes=(), failed_deliveries=()))
+        tables.transfers.update({row.transfer_id: row for row in rows.transfers})
+        tables.positions.update({at: move.after for at, move in moves.items()})
+        self.tables = tables
+
+
+class CreditsTwice(MemoryLedger):
+    """Gives back twice what was charged."""
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Double the credits."""
+        failed = [row._replace(credited_cents=2 * row.credited_cents) for row in rows.failed_deliveries]
+        super().record(replace(rows, failed_deliveries=failed), moves)
+
+
+def test_planted_position_outside_the_transaction_is_stopped_by_the_transfer_id() -> None:
+    with pytest.raises(Stopped, match="_pkey"):
+        list(crashed_at_every_edge(story(), MovesPositionsLater))
+
+
+def test_planted_charge_on_replay_is_seen_from_outside() -> None:
+    log = LogBuilder(partitions=1)
+    log.sell_out(lead_id("1"))
+    crashed = [contents_of(ledger) for ledger in crashed_at_every_edge(log, ChargesOnReplay)]
+    twice = max(crashed, key=lambda contents: len(contents.transfers))
+    with pytest.raises(AssertionError, match="what is charged is not what was sold"):
+        assert_billed_as_told(twice, log)
+
+
+def test_planted_blindness_to_other_owners_is_seen_from_outside() -> None:
+    log, ledger = LogBuilder(partitions=1), IgnoresOtherOwners()
+    log.sell_out(lead_id("1"))
+    kafka = published(log)
+    zombie, owner = worker(kafka, ledger), worker(kafka, ledger)
+    owner.drain()
+    zombie.drain()
+    with pytest.raises(AssertionError, match="totals are not the sums of the transfers"):
+        assert_billed_as_told(contents_of(ledger), log)
+
+
+def test_planted_credit_above_the_charge_is_stopped() -> None:
+    with pytest.raises(Stopped, match="credited_within_charge"):
+        worker(published(story()), CreditsTwice()).drain()

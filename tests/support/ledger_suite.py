@@ -1,0 +1,225 @@
+"""What any ledger must do, in memory as in PostgreSQL: one suite, which both run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.billing.domain import TransferKind
+from services.billing.step import Billing, Ledger
+from services.bus.log_reader import LogReader
+from services.bus.ports import Stopped, TopicPartition
+from services.contract.codec import codec
+from services.contract.entries import Position
+from services.contract.events import Event, Outcome
+from tests.support.log_builder import (
+    TOPIC,
+    LogBuilder,
+    closed,
+    delivery_failed,
+    lead_id,
+    listed,
+    logs,
+    sold,
+)
+
+LEAD, OTHER = lead_id("1"), lead_id("2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """All that a ledger holds, in an order of its own: the same for the same rows."""
+
+    leads: tuple[Any, ...]
+    sales: tuple[Any, ...]
+    transfers: tuple[Any, ...]
+    totals: tuple[Any, ...]
+    positions: Mapping[int, Position]
+
+
+class LedgerWorld(Protocol):
+    """Makes ledgers: each `fresh` one is empty, `another` is a second owner of the latest."""
+
+    def fresh(self) -> Ledger:
+        """Make an empty ledger."""
+        ...
+
+    def another(self) -> Ledger:
+        """Open the latest ledger a second time."""
+        ...
+
+    def contents(self) -> Contents:
+        """Read all that the latest ledger holds."""
+        ...
+
+
+class Reading:
+    """A reader of the log with a ledger behind it, batch by batch."""
+
+    def __init__(self, ledger: Ledger, log: LogBuilder) -> None:
+        self.log = log
+        self.reader = LogReader(Billing(ledger, codec()), codec(), topic=TOPIC, monotonic_s=lambda: 0.0)
+        self.partitions = [TopicPartition(TOPIC, at) for at in range(log.partitions)]
+        self.reader.take_over(self.partitions)
+
+    def read(self, start: int = 0, end: int | None = None) -> bool:
+        """Handle the records from `start` to `end`; tell whether another owner had moved on."""
+        again = self.reader.handle(self.log.records[start:end])
+        if again:
+            self.reader.take_over(again)
+        return bool(again)
+
+
+class LedgerSuite:
+    """The rules. `world` is a fixture of the class that runs them."""
+
+    def test_keeps_every_row_and_how_far_the_log_is_folded(self, world: LedgerWorld) -> None:
+        log = LogBuilder()
+        log.sell_out(LEAD)
+        Reading(world.fresh(), log).read()
+        found = world.contents()
+        assert [len(rows) for rows in (found.leads, found.sales, found.transfers)] == [1, 3, 3]
+        assert {at: position for at, position in found.positions.items() if position.seq} == log.positions
+
+    def test_closes_a_lead_listed_in_an_earlier_batch(self, world: LedgerWorld) -> None:
+        log = LogBuilder()
+        log.add(LEAD, listed())
+        log.add(LEAD, closed(Outcome.UNSOLD))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        assert world.contents().leads[0][6] is None
+        reading.read(1, 2)
+        assert world.contents().leads[0][6] == Outcome.UNSOLD
+
+    def test_credits_a_sale_of_an_earlier_batch(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(), sold(LEAD)
+        log.add(LEAD, listed(), sale)
+        log.add(LEAD, delivery_failed(sale))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        reading.read(1, 2)
+        (row,) = world.contents().sales
+        assert row[-2:] == (4_000, log.decided_at_ms)
+        assert {transfer[1] for transfer in world.contents().transfers} == set(TransferKind)
+
+    def test_adds_to_the_totals_of_earlier_batches(self, world: LedgerWorld) -> None:
+        log = LogBuilder(partitions=1)
+        log.add(LEAD, listed(), sold(LEAD, buyer_id="oak"))
+        log.add(OTHER, listed(), sold(OTHER, buyer_id="oak", price_cents=100))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        reading.read(1, 2)
+        assert world.contents().totals == (
+            ("buyer:oak", "USD", 0, 4_100, 0),
+            ("revenue:quotehub", "USD", 0, 0, 4_100),
+        )
+
+    def test_text_that_copy_reads_otherwise_arrives_as_it_is(self, world: LedgerWorld) -> None:
+        log = LogBuilder()
+        odd = "a\\N\tb\nc\r\\.é"
+        log.add(LEAD, listed(plan=odd), sold(LEAD, plan=odd))
+        log.add(OTHER, listed(plan=r"\N"))
+        Reading(world.fresh(), log).read()
+        assert {row[2] for row in world.contents().leads} == {odd, r"\N"}
+        assert world.contents().sales[0][11] == odd
+
+    def test_a_batch_read_again_changes_nothing(self, world: LedgerWorld) -> None:
+        log = LogBuilder()
+        log.sell_out(LEAD)
+        log.sell_out(OTHER)
+        reading = Reading(world.fresh(), log)
+        reading.read()
+        before = world.contents()
+        reading.read()
+        Reading(world.another(), log).read()
+        assert world.contents() == before
+
+    def test_an_owner_that_was_overtaken_stores_nothing(self, world: LedgerWorld) -> None:
+        log = LogBuilder(partitions=1)
+        log.sell_out(LEAD)
+        log.sell_out(OTHER)
+        overtaken, owner = Reading(world.fresh(), log), Reading(world.another(), log)
+        owner.read()
+        before = world.contents()
+        assert overtaken.read(0, 1)
+        assert world.contents() == before
+
+    def test_a_batch_is_stored_for_all_its_partitions_or_for_none(self, world: LedgerWorld) -> None:
+        log = LogBuilder(partitions=4)
+        records = [log.sell_out(lead_id(name)) for name in range(8)]
+        assert len({record.partition for record in records}) > 1
+        overtaken, owner = Reading(world.fresh(), log), Reading(world.another(), log)
+        owner.read(0, 1)
+        before = world.contents()
+        assert overtaken.read()
+        assert world.contents() == before
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            pytest.param((listed(),), (listed(),), id="a-lead-listed-twice"),
+            pytest.param((listed(), sold(LEAD)), (sold(LEAD),), id="a-sale-charged-twice"),
+            pytest.param((listed(), closed()), (closed(),), id="a-lead-closed-twice"),
+            pytest.param((), (closed(),), id="a-close-of-an-unknown-lead"),
+            pytest.param((listed(),), (delivery_failed(sold(LEAD)),), id="a-credit-of-an-unknown-sale"),
+            pytest.param(
+                (listed(), sold(LEAD)),
+                (delivery_failed(sold(LEAD), price_cents=4_001),),
+                id="more-credited-than-charged",
+            ),
+            pytest.param(
+                (listed(), sold(LEAD)),
+                (delivery_failed(sold(LEAD, buyer_id="elm")),),
+                id="a-credit-to-another-buyer",
+            ),
+            pytest.param(
+                (listed(), sold(LEAD), delivery_failed(sold(LEAD))),
+                (delivery_failed(sold(LEAD)),),
+                id="a-sale-credited-twice",
+            ),
+            pytest.param((listed(),), (sold(LEAD, 2, sales_max=1),), id="a-sale-number-above-sales-max"),
+            pytest.param((listed(),), (sold(LEAD, price_cents=-1),), id="a-price-below-nothing"),
+            pytest.param((listed(),), (sold(LEAD, currency="usd"),), id="a-currency-that-is-none"),
+        ],
+    )
+    def test_stops_and_stores_nothing_when_the_log_says(
+        self, world: LedgerWorld, first: tuple[Event, ...], second: tuple[Event, ...]
+    ) -> None:
+        log = LogBuilder(partitions=1)
+        log.add(LEAD, *first)
+        log.add(OTHER, listed(), sold(OTHER), closed())
+        log.add(LEAD, *second)
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        before = world.contents()
+        with pytest.raises(Stopped):
+            reading.read(1)
+        assert world.contents() == before
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        # `world` makes a fresh ledger for each example, and two classes run this on purpose.
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.differing_executors,
+            HealthCheck.too_slow,
+        ],
+    )
+    @given(log=logs(), data=st.data())
+    def test_holds_the_same_however_the_log_is_cut_into_batches(
+        self, world: LedgerWorld, log: LogBuilder, data: st.DataObject
+    ) -> None:
+        Reading(world.fresh(), log).read()
+        whole = world.contents()
+        cuts = data.draw(st.lists(st.integers(0, len(log.records)), max_size=5))
+        reading = Reading(world.fresh(), log)
+        for start, end in pairwise([0, *sorted(cuts), len(log.records)]):
+            reading.read(max(0, start - data.draw(st.integers(0, 2))), end)
+        assert world.contents() == whole
