@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from deploy.local.stack import Stack
+
+# An example of a property may take as long as a busy machine makes it.
+settings.register_profile("gavel", deadline=None)
+settings.load_profile("gavel")
 
 MARKED_FOLDERS = {"stream", "integration", "e2e"}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from itertools import count
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
@@ -26,7 +27,6 @@ _MORE: Final = 0x80
 
 _BITS: Final = {"int": 32, "long": 64}
 _END: Final = b"\x00"
-_SYMBOLS_MAX: Final = 64
 
 
 def compile_encoder(schema: Any, record_type: type) -> Callable[[Any], bytes]:
@@ -196,8 +196,6 @@ class _Encoder(_Source):
 
     def _encodings(self, schema: Any) -> Mapping[Any, bytes]:
         match schema["type"]:
-            case "enum":
-                return {symbol: varint(index) for index, symbol in enumerate(schema["symbols"])}
             case "nullable":
                 present = self._encodings(self.resolved(schema["of"]))
                 return _Encodings(lambda value: b"\x00" if value is None else b"\x02" + present[value])
@@ -238,6 +236,10 @@ class _Decoder(_Source):
                 self._nullable(schema["of"], hint, value)
             case "int" | "long":
                 self._number(value)
+            case "string" if isinstance(hint, type) and issubclass(hint, StrEnum):
+                words = self.named({word.value.encode(): word for word in hint})
+                size = self._length()
+                self._line(f"end = at + {size}; {value} = {words}[data[at:end]]; at = end")
             case "string":
                 self._slice(value, self._length(), ".decode()")
             case "bytes":
@@ -246,8 +248,6 @@ class _Decoder(_Source):
                 self._slice(value, str(schema["size"]))
             case "boolean":
                 self._of_byte(value, "booleans")
-            case "enum":
-                self._of_byte(value, self.named(_members(schema["symbols"], hint)))
             case kind:
                 raise NotImplementedError(f"no decoder of {kind}")
         return value
@@ -323,13 +323,6 @@ class _Decoder(_Source):
             with self._within(f"for _ in range({items}):"):
                 yield
         self._line("at += 1")
-
-
-def _members(symbols: list[str], hint: Any) -> dict[int, Any]:
-    """Pair the byte that stands for each symbol with its member of the enum `hint`."""
-    if len(symbols) > _SYMBOLS_MAX:
-        raise NotImplementedError(f"an enum of more than {_SYMBOLS_MAX} symbols: {hint.__name__}")
-    return {index << 1: hint(symbol) for index, symbol in enumerate(symbols)}
 
 
 def _present(hint: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from enum import StrEnum
 from functools import lru_cache
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -71,7 +72,7 @@ def _values(schema: Any, hint: Any) -> st.SearchStrategy[Any]:
             return st.lists(_values(schema["items"], get_args(hint)[0]), max_size=4).map(tuple)
         case "map":
             return st.dictionaries(st.text(max_size=20), _values(schema["values"], str), max_size=4)
-        case "enum":
+        case "string" if issubclass(hint, StrEnum):
             return st.sampled_from(list(hint))
         case "fixed":
             return st.binary(min_size=schema["size"], max_size=schema["size"])
@@ -89,7 +90,7 @@ _PRIMITIVES: Mapping[str, st.SearchStrategy[Any]] = {
 
 
 def as_json(record: Any) -> dict[str, Any]:
-    """Write a record as an example: bytes as hexadecimal digits, enums as their symbols, the rest as JSON has it."""
+    """Write a record as an example: bytes as hexadecimal digits, the rest as JSON has it."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(record), default=bytes.hex))
     return plain
 
@@ -110,7 +111,7 @@ def _of_json(schema: Any, hint: Any, value: Any) -> Any:
             return hint(**{part: _of_json(parts[part], hints[part], value[part]) for part in value})
         case "array":
             return tuple(_of_json(schema["items"], get_args(hint)[0], item) for item in value)
-        case "enum":
+        case "string":
             return hint(value)
         case "fixed" | "bytes":
             return bytes.fromhex(value)

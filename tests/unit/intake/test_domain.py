@@ -85,19 +85,19 @@ def test_accepts_a_new_lead_and_makes_it_the_owner_of_its_fingerprints() -> None
 
 
 def test_emits_again_what_was_accepted_from_this_very_record() -> None:
-    decision = decide([Assessed(identity("a", offset=5), None)], {"a": known(offset=5)}, {})
+    decision = decide([arrival("a", offset=5)], {"a": known(offset=5)}, {})
     assert decision.verdicts == (Replayed(b"record"),)
 
 
 @pytest.mark.parametrize("origin", [Origin(partition=0, offset=6), Origin(partition=1, offset=5)])
 def test_only_confirms_a_lead_sent_again_elsewhere(origin: Origin) -> None:
     again = replace(identity("a"), origin=origin)
-    assert decide([Assessed(again, None)], {"a": known(offset=5)}, {}).verdicts == (Repeated(),)
+    assert decide([Assessed(again, candidate("a"))], {"a": known(offset=5)}, {}).verdicts == (Repeated(),)
 
 
 @pytest.mark.parametrize("offset", [5, 6])
 def test_declines_other_content_under_the_same_reference(offset: int) -> None:
-    again = Assessed(identity("a", offset, payload=b"other"), None)
+    again = Assessed(identity("a", offset, payload=b"other"), candidate("a"))
     expected = Declined(reason=DeclineReason.OTHER_PAYLOAD)
     assert decide([again], {"a": known(offset=5)}, {}).verdicts == (expected,)
 
@@ -172,7 +172,11 @@ def test_leads_without_fingerprints_are_never_duplicates() -> None:
 
 
 def test_claims_are_the_first_comers() -> None:
-    batch = [arrival("a", b"1"), arrival("b", b"1", b"2", offset=1), Assessed(identity("c"), None)]
+    batch = [
+        arrival("a", b"1"),
+        arrival("b", b"1", b"2", offset=1),
+        Assessed(identity("c"), Declined(reason=DeclineReason.INVALID_PHONE)),
+    ]
     assert claims_of(batch) == {b"1": owner("a"), b"2": owner("b")}
 
 

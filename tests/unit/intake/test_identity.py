@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.contract.ids import lead_id_of
-from services.intake.identity import IdentityKeys, is_personal, reference_of
+from services.intake.identity import IdentityKeys, KeyedHash, is_personal, reference_of
 from tests.support.submissions import KEYS
 
 OTHER_KEYS = IdentityKeys(b"another key".ljust(32))
 HASH = bytes(32)
+
+
+@given(secret=st.binary(max_size=64), purpose=st.binary(max_size=200), message=st.binary(max_size=500))
+def test_keyed_hash_is_hmac_sha256(secret: bytes, purpose: bytes, message: bytes) -> None:
+    assert KeyedHash(secret, purpose).of(message) == hmac.digest(secret, purpose + message, "sha256")
 
 
 def test_source_can_compute_the_lead_id_of_its_own_reference() -> None:

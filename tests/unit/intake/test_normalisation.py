@@ -79,6 +79,18 @@ def test_phone_is_what_the_library_says(text: str) -> None:
             phone(text)
 
 
+@pytest.mark.parametrize("exchange", ["200", "234", "555", "911", "100"])
+def test_phone_is_what_the_library_says_in_every_area(exchange: str) -> None:
+    for area in range(1_000):
+        number = phonenumbers.PhoneNumber(country_code=1, national_number=int(f"{area:03d}{exchange}0142"))
+        text = f"({area:03d}) {exchange}-0142"
+        if area >= 100 and phonenumbers.is_valid_number(number):
+            assert phone(text) == f"+1{area}{exchange}0142"
+        else:
+            with pytest.raises(ContactError):
+                phone(text)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

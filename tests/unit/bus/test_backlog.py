@@ -1,0 +1,162 @@
+"""What waits for the step is bounded, in order, and handed over as soon as it can be used."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.bus.backlog import UNDER_WAY_AT_MOST, Backlog, Batch
+from services.bus.ports import Record, TopicPartition
+
+IDLE_EVERY_S = 0.05
+EPOCH = 7
+
+
+def backlog(batch_max: int = 10) -> Backlog:
+    """Make one whose step is not due for an idle call yet."""
+    made = Backlog(batch_max, idle_every_s=IDLE_EVERY_S)
+    assert made.take(EPOCH, 0.0) is not None
+    made.begin()
+    made.finish()
+    return made
+
+
+def records(count: int, partition: int = 0, first: int = 0) -> list[Record]:
+    return [Record("leads", partition, first + index, None, b"", (), 0) for index in range(count)]
+
+
+def taken(made: Backlog, now_s: float = 0.01) -> Batch:
+    batch = made.take(EPOCH, now_s)
+    assert batch is not None
+    return batch
+
+
+def test_an_idle_step_gets_a_single_record_at_once() -> None:
+    made = backlog()
+    made.add(records(1), 0.01)
+    assert taken(made).records == records(1)
+
+
+def test_a_busy_step_gets_no_partial_batch() -> None:
+    made = backlog()
+    made.add(records(1), 0.01)
+    taken(made)
+    made.add(records(9), 0.01)
+    assert made.take(EPOCH, 0.02) is None
+
+
+def test_a_busy_step_gets_one_full_batch_to_go_on_with() -> None:
+    made = backlog()
+    made.add(records(25), 0.01)
+    assert [len(taken(made).records), len(taken(made).records)] == [10, 10]
+    assert made.take(EPOCH, 0.01) is None
+    assert made.under_way == UNDER_WAY_AT_MOST
+
+
+def test_records_that_come_while_the_step_is_busy_make_one_batch() -> None:
+    made = backlog()
+    made.add(records(1), 0.01)
+    taken(made)
+    for offset in range(1, 6):
+        made.add(records(1, first=offset), 0.01)
+    made.begin()
+    made.finish()
+    assert taken(made).records == records(5, first=1)
+
+
+def test_there_is_no_room_when_two_batches_are_under_way_and_one_waits() -> None:
+    made = backlog()
+    made.add(records(20), 0.01)
+    taken(made)
+    taken(made)
+    made.add(records(9, first=20), 0.01)
+    assert made.has_room()
+    made.add(records(1, first=29), 0.01)
+    assert not made.has_room()
+    made.begin()
+    made.finish()
+    assert made.has_room()
+
+
+def test_a_step_is_called_when_nothing_came_for_a_while() -> None:
+    made = backlog()
+    assert made.take(EPOCH, IDLE_EVERY_S - 0.001) is None
+    assert taken(made, IDLE_EVERY_S).records == []
+
+
+def test_a_busy_step_is_not_called_for_idleness() -> None:
+    made = backlog()
+    taken(made, IDLE_EVERY_S)
+    assert made.take(EPOCH, 10 * IDLE_EVERY_S) is None
+
+
+def test_dropped_partitions_leave_the_others_in_order() -> None:
+    made = backlog()
+    made.add([*records(2), *records(2, partition=1), *records(1, first=2)], 0.01)
+    made.drop([TopicPartition("leads", 0)])
+    assert taken(made).records == records(2, partition=1)
+
+
+def test_a_batch_says_when_its_first_record_was_read() -> None:
+    made = backlog()
+    made.add(records(1), 0.01)
+    made.add(records(1, first=1), 0.02)
+    assert taken(made, 0.03).read_at_s == 0.01
+
+
+def test_a_batch_that_an_idle_step_does_not_get_is_swallowed() -> None:
+    made = backlog()
+    made.add(records(1), 1.0)
+    taken(made, 1.0)
+    assert made.swallowed_s(4.0) == 3.0
+    made.begin()
+    assert made.swallowed_s(4.0) == 0.0
+
+
+def test_a_batch_behind_one_that_takes_long_is_not_swallowed() -> None:
+    made = backlog()
+    made.add(records(20), 1.0)
+    taken(made, 1.0)
+    taken(made, 1.0)
+    made.begin()
+    assert made.swallowed_s(100.0) == 0.0
+
+
+@given(st.lists(st.sampled_from(["add 1", "add 7", "take", "finish"]), max_size=60), st.integers(1, 10))
+def test_every_record_is_taken_once_and_in_order(moves: list[str], batch_max: int) -> None:
+    """Whatever comes between."""
+    made = Backlog(batch_max, idle_every_s=IDLE_EVERY_S)
+    added: list[Record] = []
+    took: list[Record] = []
+
+    def take(now_s: float) -> None:
+        batch = made.take(EPOCH, now_s)
+        if batch is not None:
+            assert len(batch.records) <= batch_max
+            took.extend(batch.records)
+            made.begin()
+
+    for move in moves:
+        match move.split():
+            case ["add", count]:
+                more = records(int(count), first=len(added))
+                made.add(more, 0.0)
+                added += more
+            case ["take"]:
+                take(0.0)
+            case _:
+                if made.under_way:
+                    made.finish()
+    while made.under_way:
+        made.finish()
+    for _ in added:
+        take(0.0)
+        while made.under_way:
+            made.finish()
+    assert took == added
+
+
+@pytest.mark.parametrize("now_s", [0.0, 0.02, 0.2])
+def test_says_how_long_the_step_may_go_without_a_call(now_s: float) -> None:
+    assert backlog().idle_due_in_s(now_s) == pytest.approx(max(0.0, IDLE_EVERY_S - now_s))
