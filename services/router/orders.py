@@ -10,17 +10,19 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import TypeAlias, TypeVar
 
 from services.contract.fields import AGE, ORDERED, QUALITY, comparable
 from services.contract.market import (
     AnyOf,
-    FixedPrice,
     LeadType,
     ListPrice,
     Market,
     Mode,
     Order,
+    Price,
 )
 
 OrderSet: TypeAlias = int
@@ -68,11 +70,19 @@ class _FieldIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriceClass:
-    """The orders that pay one amount in a mode; `cents` None: whatever the stage's list says."""
+class RankedPrices:
+    """What orders pay for one sale in one mode: amounts in minor units from the highest down, each with its orders."""
 
-    cents: int | None
+    classes: Sequence[tuple[int, OrderSet]]
     orders: OrderSet
+
+    def best_of(self, able: OrderSet) -> OrderSet:
+        """Keep those that pay most; the empty set of the empty set."""
+        return next((found for _, orders in self.classes if (found := orders & able)), 0)
+
+    def price_of(self, single: OrderSet) -> int:
+        """Say what the order that a set of one consists of pays."""
+        return next(cents for cents, orders in self.classes if orders & single)
 
 
 class OrderBook:
@@ -89,8 +99,7 @@ class OrderBook:
         self._by_buyer = self._group(lambda order: order.buyer_id)
         self._by_id = {order.id: 1 << bit for bit, order in enumerate(self.orders)}
         self._by_holders_max = self._group(lambda order: order.holders_max)
-        self._priced = {mode: self._price_classes(mode) for mode in Mode}
-        self._paying: dict[tuple[Mode, int], OrderSet] = {}
+        self._prices: dict[tuple[Mode, int, int], RankedPrices] = {}
         self.by_priority: Sequence[OrderSet] = [
             found for _, found in sorted(self._group(lambda o: o.priority).items())
         ]
@@ -111,15 +120,15 @@ class OrderBook:
                 found &= ~orders
         return found
 
-    def paying(self, mode: Mode, floor_cents: int) -> OrderSet:
-        """Find the orders that take a lead in this mode for the list price, or for an own amount from the floor up."""
-        found = self._paying.get((mode, floor_cents))
+    def prices(self, mode: Mode, *, list_cents: int, floor_cents: int) -> RankedPrices:
+        """Rank what is paid in a mode: the list price by orders that take it, own amounts from the floor up.
+
+        Kept, because a market has few list prices.
+        """
+        key = (mode, list_cents, floor_cents)
+        found = self._prices.get(key)
         if found is None:
-            found = 0
-            for priced in self._priced[mode]:
-                if priced.cents is None or priced.cents >= floor_cents:
-                    found |= priced.orders
-            self._paying[mode, floor_cents] = found
+            found = self._prices[key] = self._ranked(mode, list_cents, floor_cents)
         return found
 
     def of_buyers(self, buyer_ids: Iterable[str]) -> OrderSet:
@@ -139,10 +148,6 @@ class OrderBook:
     def order_of(self, single: OrderSet) -> Order:
         """Name the order that a set of one consists of."""
         return self.orders[single.bit_length() - 1]
-
-    def price_classes(self, mode: Mode) -> Sequence[PriceClass]:
-        """List what is paid in a mode: own amounts from the highest down, then those that pay the list."""
-        return self._priced[mode]
 
     def _number(self, name: str, text: str | None) -> int | None:
         kind = self._kinds.get(name)
@@ -181,24 +186,18 @@ class OrderBook:
             groups[key(order)] |= 1 << bit
         return dict(groups)
 
-    def _price_classes(self, mode: Mode) -> Sequence[PriceClass]:
-        groups = self._group(
-            lambda order: order.takes.exclusive if mode is Mode.EXCLUSIVE else order.takes.shared
-        )
-        fixed = sorted(
-            (
-                PriceClass(cents=price.cents, orders=found)
-                for price, found in groups.items()
-                if isinstance(price, FixedPrice)
-            ),
-            key=lambda priced: -(priced.cents or 0),
-        )
-        listed = [
-            PriceClass(cents=None, orders=found)
-            for price, found in groups.items()
-            if isinstance(price, ListPrice)
-        ]
-        return (*fixed, *listed)
+    def _ranked(self, mode: Mode, list_cents: int, floor_cents: int) -> RankedPrices:
+        paid: dict[int, OrderSet] = defaultdict(int)
+        for price, orders in self._group(lambda order: _price_in(order, mode)).items():
+            cents = list_cents if isinstance(price, ListPrice) else price.cents if price is not None else -1
+            if cents >= floor_cents:
+                paid[cents] |= orders
+        classes = sorted(paid.items(), reverse=True)
+        return RankedPrices(classes=classes, orders=reduce(or_, paid.values(), 0))
+
+
+def _price_in(order: Order, mode: Mode) -> Price | None:
+    return order.takes.exclusive if mode is Mode.EXCLUSIVE else order.takes.shared
 
 
 def order_books(market: Market) -> Mapping[str, OrderBook]:

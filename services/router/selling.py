@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from services.contract.ids import draw
 from services.contract.market import Mode, Order, Ranking, Sell, Stage
 from services.router.lead import Lead
-from services.router.orders import OrderBook, OrderSet, members_of, nth_of
+from services.router.orders import OrderBook, OrderSet, RankedPrices, members_of, nth_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,80 +88,67 @@ def _as_the_first_says(book: OrderBook, lead: Lead, stage: Stage, fitting: Order
     """The first in rank takes the lead as its order says: alone where it takes it so, otherwise shared."""
     if lead.sales:
         return next(_shared(book, lead, stage, fitting), None)
-    ranked = _ranked_first(book, lead, stage, Mode.EXCLUSIVE, fitting, 0, either=True)
-    if not ranked:
+    alone, together = (_prices(book, stage, mode, 0) for mode in (Mode.EXCLUSIVE, Mode.SHARED))
+    able = fitting & (alone.orders | together.orders)
+    if not able:
         return None
-    alone = _first(book, lead, stage, Mode.EXCLUSIVE, ranked, 0)
-    return alone or _first(book, lead, stage, Mode.SHARED, ranked, 0)
+    chosen = _dealt(lead, _by_rank(book, lead, stage, able, 0), 0)
+    if chosen & alone.orders:
+        return _choice(book, Mode.EXCLUSIVE, alone, chosen)
+    return _choice(book, Mode.SHARED, together, chosen)
 
 
 def _first(
     book: OrderBook, lead: Lead, stage: Stage, mode: Mode, fitting: OrderSet, slot: int
 ) -> Choice | None:
-    chosen = _ranked_first(book, lead, stage, mode, fitting, slot)
-    if not chosen:
-        return None
-    list_cents = list_price(stage, mode, slot)
-    order = book.order_of(chosen)
-    price = next(priced for priced in book.price_classes(mode) if priced.orders & chosen)
-    return Choice(order=order, mode=mode, price_cents=list_cents if price.cents is None else price.cents)
-
-
-def _ranked_first(
-    book: OrderBook,
-    lead: Lead,
-    stage: Stage,
-    mode: Mode,
-    fitting: OrderSet,
-    slot: int,
-    *,
-    either: bool = False,
-) -> OrderSet:
-    """Choose the first in rank, as a set of one; the empty set when nobody is left."""
-    able = _affording(book, stage, mode, fitting)
-    if either:
-        able |= _affording(book, stage, Mode.SHARED, fitting)
+    """Choose the first in rank of those that take the mode."""
+    prices = _prices(book, stage, mode, slot)
+    able = fitting & prices.orders
     if not able:
-        return 0
+        return None
+    if stage.by is not Ranking.PRICE:
+        able = _by_rank(book, lead, stage, able, slot)
+    if stage.by is Ranking.PRICE or stage.by is Ranking.PRIORITY:
+        able = prices.best_of(able)
+    return _choice(book, mode, prices, _dealt(lead, able, slot))
+
+
+def _by_rank(book: OrderBook, lead: Lead, stage: Stage, able: OrderSet, slot: int) -> OrderSet:
+    """Keep those that come first by what ranks beside the price."""
     match stage.by:
-        case Ranking.PRICE:
-            able = _best_priced(book, stage, mode, able, slot)
         case Ranking.PRIORITY:
-            able = next(found for orders in book.by_priority if (found := orders & able))
-            able = able if either else _best_priced(book, stage, mode, able, slot)
+            return next(found for orders in book.by_priority if (found := orders & able))
         case Ranking.WEIGHT:
             return _by_weight(book, lead, able, slot)
-        case Ranking.ROUND_ROBIN:
-            pass
+        case Ranking.PRICE | Ranking.ROUND_ROBIN:
+            return able
+
+
+def _dealt(lead: Lead, able: OrderSet, slot: int) -> OrderSet:
+    """Deal one of equal rank by lead id."""
     count = able.bit_count()
     return able if count == 1 else nth_of(able, draw(lead.lead_id, str(lead.stage), str(slot)) % count)
 
 
-def list_price(stage: Stage, mode: Mode, slot: int) -> int:
-    """Read the list price of a stage's sale number `slot` (from 0), in minor units; the last one holds on."""
+def _choice(book: OrderBook, mode: Mode, prices: RankedPrices, chosen: OrderSet) -> Choice:
+    return Choice(order=book.order_of(chosen), mode=mode, price_cents=prices.price_of(chosen))
+
+
+def _prices(book: OrderBook, stage: Stage, mode: Mode, slot: int) -> RankedPrices:
+    """What each order pays for this sale; an own amount counts from the stage's last list price up (rule 5)."""
+    return book.prices(
+        mode, list_cents=list_price(stage, mode, slot), floor_cents=list_price(stage, mode, None)
+    )
+
+
+def list_price(stage: Stage, mode: Mode, slot: int | None) -> int:
+    """Read the list price, in minor units, of a stage's sale `slot` (from 0; None is the last, which also holds on)."""
     if mode is Mode.EXCLUSIVE:
         assert stage.prices.exclusive is not None, "an exclusive stage has a price"
         return stage.prices.exclusive
-    assert stage.prices.shared, "a shared stage has a price"
-    return stage.prices.shared[min(slot, len(stage.prices.shared) - 1)]
-
-
-def _affording(book: OrderBook, stage: Stage, mode: Mode, fitting: OrderSet) -> OrderSet:
-    """Keep those that take the mode at the stage's floor or more, which is its last list price (rule 5)."""
-    return fitting & book.paying(mode, list_price(stage, mode, len(stage.prices.shared or ())))
-
-
-def _best_priced(book: OrderBook, stage: Stage, mode: Mode, able: OrderSet, slot: int) -> OrderSet:
-    """Keep those that pay most; an own amount equal to the list is the list's equal."""
-    best, best_cents = 0, -1
-    for priced in book.price_classes(mode):
-        cents = list_price(stage, mode, slot) if priced.cents is None else priced.cents
-        if found := priced.orders & able:
-            if cents > best_cents:
-                best, best_cents = found, cents
-            elif cents == best_cents:
-                best |= found
-    return best
+    prices = stage.prices.shared
+    assert prices, "a shared stage has a price"
+    return prices[-1] if slot is None or slot >= len(prices) else prices[slot]
 
 
 def _by_weight(book: OrderBook, lead: Lead, able: OrderSet, slot: int) -> OrderSet:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contract.fields import canonical, matches
-from services.contract.market import AnyOf, Between, Condition, FixedPrice, Mode, Where
+from services.contract.market import AnyOf, Between, Condition, Mode, Where
 from services.router.orders import OrderBook, members_of, nth_of, order_books
 from tests.support.deciding import DETAILS, market, order, plan, shared_stage
 
@@ -81,21 +81,23 @@ def test_paused_orders_and_buyers_are_not_in_the_book() -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor_cents", "expected"), [(4_000, {"a", "b", "c"}), (4_001, {"a", "c"}), (5_001, {"c"})]
+    ("floor_cents", "expected"), [(4_000, {"a", "b", "c"}), (4_001, {"a", "c"}), (5_000, {"a", "c"})]
 )
-def test_own_amount_pays_from_the_floor_up_and_the_list_always(floor_cents: int, expected: set[str]) -> None:
+def test_own_amount_counts_from_the_floor_up_and_the_list_always(
+    floor_cents: int, expected: set[str]
+) -> None:
     orders = (
         order("a", shared=5_000),
         order("b", shared=4_000),
         order("c", shared="list"),
-        order("d", exclusive=1),
+        order("d", exclusive=9_000),
     )
     book = OrderBook(market(plan(shared_stage())).lead_types["solar"], orders)
-    paying = book.paying(Mode.SHARED, floor_cents)
-    assert {book.orders[bit].buyer_id for bit in members_of(paying)} == expected
+    prices = book.prices(Mode.SHARED, list_cents=6_000, floor_cents=floor_cents)
+    assert {book.orders[bit].buyer_id for bit in members_of(prices.orders)} == expected
 
 
-def test_price_classes_go_from_the_highest_own_amount_to_the_list() -> None:
+def test_prices_go_from_the_highest_down_and_the_list_price_is_one_of_them() -> None:
     orders = (
         order("a", shared=4_000),
         order("b", shared="list"),
@@ -103,5 +105,10 @@ def test_price_classes_go_from_the_highest_own_amount_to_the_list() -> None:
         order("d", shared=4_000),
     )
     book = OrderBook(market(plan(shared_stage())).lead_types["solar"], orders)
-    assert [priced.cents for priced in book.price_classes(Mode.SHARED)] == [5_000, 4_000, None]
-    assert book.order_of(book.of_ids(["c/all"])).takes.shared == FixedPrice(cents=5_000)
+    prices = book.prices(Mode.SHARED, list_cents=4_000, floor_cents=3_000)
+    assert [cents for cents, _ in prices.classes] == [5_000, 4_000]
+    assert prices.best_of(book.of_ids(["a/all", "b/all", "d/all"])) == book.of_ids(
+        ["a/all", "b/all", "d/all"]
+    )
+    assert prices.price_of(book.of_ids(["b/all"])) == 4_000
+    assert prices.best_of(0) == 0
