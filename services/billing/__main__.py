@@ -7,16 +7,17 @@ import sys
 import psycopg
 
 from services.billing.app import STEP, build
+from services.billing.settings import BillingSettings
 from services.billing.store import ROLE, PostgresLedger
 from services.bus.database import connect
 from services.bus.hosting import run
-from services.bus.settings import SettingsError, StepSettings, read_settings
+from services.bus.settings import SettingsError, read_settings
 
 
 def main() -> None:
     """Read the settings and run until told to stop."""
     try:
-        settings = read_settings(StepSettings)
+        settings = read_settings(BillingSettings)
     except SettingsError as error:
         sys.exit(str(error))
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from services.billing.settings import BillingSettings
 from services.billing.step import Billing, Ledger
 from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.liveness import monotonic_s
 from services.bus.log_reader import LogReader
-from services.bus.settings import StepSettings
 from services.contract.codec import codec
 
 STEP = "billing"
 
 
-def build(settings: StepSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:
+def build(settings: BillingSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:
     """Build the app; the ledger is opened once it runs, in the step's thread."""
     topic = settings.topics.log
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from services.billing.domain import (
+from services.billing.rows import (
     CloseRow,
     FailedDeliveryRow,
     LeadRow,
@@ -110,12 +110,14 @@ def _insert_lead(tables: Tables, row: LeadRow) -> None:
 
 
 def _insert_sale(tables: Tables, row: SaleRow) -> None:
-    _hold(row.sale_id not in tables.sales, "sales_pkey", row.sale_id)
-    _hold((row.lead_id, row.sale_number) not in tables.sale_numbers, "one_sale_per_number", row.sale_id)
-    _hold(1 <= row.sale_number <= row.sales_max, "number_within_max", row.sale_id)
-    _hold(row.price_cents >= 0, "price_is_not_negative", row.sale_id)
-    tables.sales[row.sale_id] = StoredSale(row)
-    tables.sale_numbers.add((row.lead_id, row.sale_number))
+    sold = row.sold
+    number = (row.lead_id, sold.sale_number)
+    _hold(sold.sale_id not in tables.sales, "sales_pkey", sold.sale_id)
+    _hold(number not in tables.sale_numbers, "one_sale_per_number", sold.sale_id)
+    _hold(1 <= sold.sale_number <= sold.sales_max, "number_within_max", sold.sale_id)
+    _hold(sold.price_cents >= 0, "price_is_not_negative", sold.sale_id)
+    tables.sales[sold.sale_id] = StoredSale(row)
+    tables.sale_numbers.add(number)
 
 
 def _insert_transfer(tables: Tables, row: TransferRow) -> None:
@@ -139,12 +141,12 @@ def _credit_sale(tables: Tables, row: FailedDeliveryRow) -> None:
     if (
         sale is None
         or sale.delivery_failed_at_ms is not None
-        or (sale.row.buyer_id, sale.row.currency) != (row.buyer_id, row.currency)
+        or (sale.row.sold.buyer_id, sale.row.sold.currency) != (row.buyer_id, row.currency)
     ):
         raise Stopped(f"the failed delivery of {row.sale_id} is of no known sale, or failed before")
     credited_cents = sale.credited_cents + row.credited_cents
-    _hold(0 <= credited_cents <= sale.row.price_cents, "credited_within_charge", row.sale_id)
-    _hold(not sale.row.is_test or credited_cents == 0, "tests_cost_nothing", row.sale_id)
+    _hold(0 <= credited_cents <= sale.row.sold.price_cents, "credited_within_charge", row.sale_id)
+    _hold(not sale.row.sold.is_test or credited_cents == 0, "tests_cost_nothing", row.sale_id)
     tables.sales[row.sale_id] = replace(
         sale, credited_cents=credited_cents, delivery_failed_at_ms=row.failed_at_ms
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from services.billing.domain import BILLABLE, Contradiction, Postings, ReadEntry, postings
+from services.billing.domain import WITHOUT_MONEY, Contradiction, ReadEntry, postings
+from services.billing.rows import Postings
 from services.bus.log_reader import Move, TakenEntry
 from services.bus.ports import Stopped
 from services.contract.codec import Codec
@@ -39,7 +40,8 @@ class Billing:
         self._ledger = ledger
         self._codec = codec
 
-        self._billable_ids = frozenset().union(*map(codec.ids_of, BILLABLE))
+        # What is not known to mean nothing is decoded, so that an event of a type unknown to us stops the worker.
+        self._passed_over = frozenset[int]().union(*map(codec.ids_of, WITHOUT_MONEY))
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the stored positions."""
@@ -57,9 +59,6 @@ class Billing:
         """Nothing is due: money moves when the log says so."""
 
     def _read(self, taken: TakenEntry) -> ReadEntry:
-        entry, billable_ids, decode = taken.entry, self._billable_ids, self._codec.decode_body
-        return ReadEntry(
-            taken.partition,
-            entry,
-            [decode(event) for event in entry.events if event.schema_id in billable_ids],
-        )
+        entry, passed_over, decode = taken.entry, self._passed_over, self._codec.decode_body
+        events = [decode(event) for event in entry.events if event.schema_id not in passed_over]
+        return ReadEntry(taken.partition, entry, events)

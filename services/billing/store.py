@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import sql
 
-from services.billing.domain import (
+from services.billing.rows import (
     CloseRow,
     FailedDeliveryRow,
     LeadRow,
@@ -200,9 +201,9 @@ class _Statements:
             "from unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bytea[]) "
             "as moved (partition, next_offset, seq, hash) where stored.partition = moved.partition"
         )
-        self.copy_leads = self._copy("leads", LeadRow)
-        self.copy_sales = self._copy("sales", SaleRow)
-        self.copy_transfers = self._copy("transfers", TransferRow)
+        self.copy_leads = self._copy("leads", _LEAD_COLUMNS)
+        self.copy_sales = self._copy("sales", _SALE_COLUMNS)
+        self.copy_transfers = self._copy("transfers", _TRANSFER_COLUMNS)
         self.close_leads = self._compose(
             "update {}.leads as lead set outcome = ended.outcome, closed_at = ended.closed_at "
             "from unnest(%s::uuid[], %s::text[], %s::timestamptz[]) as ended (lead_id, outcome, closed_at) "
@@ -227,9 +228,9 @@ class _Statements:
     def _compose(self, statement: LiteralString) -> sql.Composed:
         return sql.SQL(statement).format(self._schema)
 
-    def _copy(self, table: str, row: type[LeadRow] | type[SaleRow] | type[TransferRow]) -> sql.Composed:
-        columns = sql.SQL(", ").join(sql.Identifier(name.removesuffix("_ms")) for name in row._fields)
-        return sql.SQL("copy {}.{} ({}) from stdin").format(self._schema, sql.Identifier(table), columns)
+    def _copy(self, table: str, columns: str) -> sql.Composed:
+        names = sql.SQL(", ").join(map(sql.Identifier, columns.split()))
+        return sql.SQL("copy {}.{} ({}) from stdin").format(self._schema, sql.Identifier(table), names)
 
 
 def _positions(rows: Iterable[tuple[int, int, int, bytes]]) -> dict[int, Position]:
@@ -244,23 +245,51 @@ def _stopped(error: psycopg.IntegrityError) -> Stopped:
     )
 
 
-# COPY's text format by hand, as psycopg's own formatting, value by value, takes three times as long. Ids, names and
-# times come back in row after row, so their text is kept.
-def _line(columns: int) -> str:
-    return "\t".join(["%s"] * columns) + "\n"
+# COPY's text format by hand, as psycopg's own formatting, value by value, takes three times as long. What comes back
+# in row after row (a time, the terms of a sale) keeps its text.
+_LEAD_COLUMNS = "lead_id listed_at partition outcome closed_at lead_type plan source_id is_test"
+_LEAD_TERMS = attrgetter("lead_type", "plan", "source_id", "is_test")
+_SALE_COLUMNS = (
+    "sale_id lead_id sale_number sold_at exclusive_until partition seq "
+    "sales_max mode price_cents currency buyer_id order_id source_id lead_type plan stage is_test"
+)
+_SALE_TERMS = attrgetter(*_SALE_COLUMNS.split()[7:])
+_TRANSFER_COLUMNS = (
+    "transfer_id sale_id amount_cents posted_at seq kind debit_account credit_account currency partition"
+)
 
 
-_LEAD = _line(len(LeadRow._fields))
-_SALE = _line(len(SaleRow._fields))
-_TRANSFER = _line(len(TransferRow._fields))
+def _lead_line(row: LeadRow) -> str:
+    lead_id, listed_at_ms, partition, listed, outcome, closed_at_ms = row
+    return (
+        f"{lead_id}\t{_time(listed_at_ms)}\t{partition}\t{outcome.value if outcome else _NULL}\t"
+        f"{_time(closed_at_ms)}\t{_texts(_LEAD_TERMS(listed))}\n"
+    )
+
+
+def _sale_line(row: SaleRow) -> str:
+    lead_id, sold_at_ms, partition, seq, sold = row
+    return (
+        f"{sold.sale_id}\t{lead_id}\t{sold.sale_number}\t{_time(sold_at_ms)}\t{_time(sold.exclusive_until_ms)}\t"
+        f"{partition}\t{seq}\t{_texts(_SALE_TERMS(sold))}\n"
+    )
+
+
+def _transfer_line(row: TransferRow) -> str:
+    transfer_id, sale_id, amount_cents, posted_at_ms, seq, *_ = row
+    return f"{transfer_id}\t{sale_id}\t{amount_cents}\t{_time(posted_at_ms)}\t{seq}\t{_texts(row[5:])}\n"
 
 
 @lru_cache(maxsize=65_536)
-def _text(value: str | None) -> str:
-    """Write a text for COPY, in which backslash, tab and line ends have their own meaning."""
+def _texts(values: tuple[str | int | None, ...]) -> str:
+    return "\t".join(map(_text, values))
+
+
+def _text(value: str | int | None) -> str:
+    """Write a value for COPY, in which backslash, tab and line ends have their own meaning."""
     if value is None:
         return _NULL
-    return value.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
+    return str(value).replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
 @lru_cache(maxsize=4_096)
@@ -271,45 +300,3 @@ def _time(at_ms: int | None) -> str:
 @lru_cache(maxsize=4_096)
 def _moment(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms // 1_000, tz=UTC).replace(microsecond=at_ms % 1_000 * 1_000)
-
-
-def _lead_line(row: LeadRow) -> str:
-    lead_id, lead_type, plan, source_id, is_test, listed_at_ms, outcome, closed_at_ms, partition = row
-    return _LEAD % (
-        lead_id,
-        _text(lead_type),
-        _text(plan),
-        _text(source_id),
-        is_test,
-        _time(listed_at_ms),
-        _text(outcome),
-        _time(closed_at_ms),
-        partition,
-    )
-
-
-def _sale_line(row: SaleRow) -> str:
-    return _SALE % (
-        *row[:6],
-        *map(_text, row[6:12]),
-        row.stage,
-        _time(row.sold_at_ms),
-        _time(row.exclusive_until_ms),
-        *row[15:],
-    )
-
-
-def _transfer_line(row: TransferRow) -> str:
-    transfer_id, kind, debit, credit, amount_cents, currency, sale_id, posted_at_ms, partition, seq = row
-    return _TRANSFER % (
-        transfer_id,
-        kind,
-        _text(debit),
-        _text(credit),
-        amount_cents,
-        currency,
-        sale_id,
-        _time(posted_at_ms),
-        partition,
-        seq,
-    )

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from services.billing.domain import FAILED_DELIVERIES, Postings, Total, TotalKey
+from services.billing.domain import FAILED_DELIVERIES
+from services.billing.rows import Postings, Total, TotalKey
 from services.billing.store import PostgresLedger
 from services.bus.ports import Stopped
 from services.contract.entries import Position

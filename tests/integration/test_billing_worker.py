@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,12 @@ def gavel_of(stack: Stack, database: str, folder: Path) -> Iterator[Gavel]:
         "GAVEL_DATABASE": database,
         "GAVEL_NAMESPACE": log.topics.namespace,
     }
-    with psycopg.connect(database, autocommit=True) as owner:
+    with closing(log), psycopg.connect(database, autocommit=True) as owner:
         yield Gavel(
             log=log,
             owner=owner,
             run=lambda *arguments: CliRunner().invoke(app, [*arguments], env=environment),
         )
-    log.close()
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.domain import Postings
 from services.billing.memory_store import MemoryLedger, Tables, _write
+from services.billing.rows import Postings
 from services.billing.step import Billing
 from services.bus.log_reader import LogReader, Move
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka
 from services.bus.ports import Message, Stopped, TopicPartition
-from services.contract.codec import codec
+from services.contract.codec import NotReadable, codec
+from services.contract.entries import EventBody
 from tests.support.ledger_checks import assert_billed_as_told
 from tests.support.log_builder import TOPIC, LogBuilder, delivery_failed, lead_id, listed, logs, sold
 from tests.unit.billing.test_memory_ledger import contents_of
@@ -128,6 +129,18 @@ def test_an_owner_that_was_overtaken_commits_nothing_and_starts_again_from_the_d
     assert zombie.positions == {
         TopicPartition(TOPIC, at): position.offset for at, position in log.positions.items()
     }
+
+
+def test_an_event_of_an_unknown_type_stops_the_worker_and_is_not_passed_over() -> None:
+    log = LogBuilder(partitions=1)
+    value = log.add(lead_id("1"), listed()).value
+    entry = codec().decode_entry(value)
+    unknown = replace(entry, events=(*entry.events, EventBody(schema_id=999, body=b"")))
+    kafka, ledger = MemoryKafka(partitions={TOPIC: 1}), MemoryLedger()
+    kafka.append(Message(TOPIC, 0, None, codec().encode(unknown)))
+    with pytest.raises(NotReadable, match="999"):
+        worker(kafka, ledger).drain()
+    assert contents_of(ledger).positions == {}
 
 
 # Planted bugs: each must be caught by the checks above, or these have never been seen to fail.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from services.billing.rebuild import make_tables
 from services.billing.store import ROLE, PostgresLedger
@@ -73,32 +75,27 @@ class PostgresWorld:
 
 def contents_of(owner: psycopg.Connection, schema: str = "billing") -> Contents:
     """Read all that a ledger holds."""
-
-    def rows(statement: str, times: Sequence[str] = ()) -> tuple[Any, ...]:
-        for time in times:
-            statement = statement.replace("{ms}", f"(extract(epoch from {time}) * 1000)::bigint", 1)
-        return tuple(owner.execute(statement.replace("{}", schema).encode()).fetchall())
-
-    positions = rows("select partition, next_offset, seq, hash from {}.positions where seq > 0")
     return Contents(
-        leads=rows(
-            "select lead_id::text, lead_type, plan, source_id, is_test, {ms}, outcome, {ms}, partition "
-            "from {}.leads order by lead_id",
-            ("listed_at", "closed_at"),
-        ),
-        sales=rows(
-            "select sale_id::text, lead_id::text, sale_number, sales_max, mode, price_cents, currency, buyer_id, "
-            "order_id, source_id, lead_type, plan, stage, {ms}, {ms}, is_test, partition, seq, credited_cents, {ms} "
-            "from {}.sales order by sale_id",
-            ("sold_at", "exclusive_until", "delivery_failed_at"),
-        ),
-        transfers=rows(
-            "select transfer_id::text, kind, debit_account, credit_account, amount_cents, currency, sale_id::text, "
-            "{ms}, partition, seq from {}.transfers order by transfer_id",
-            ("posted_at",),
-        ),
-        totals=rows('select * from {}.account_totals order by account collate "C", currency, partition'),
+        leads=_rows(owner, schema, "leads", "lead_id"),
+        sales=_rows(owner, schema, "sales", "sale_id"),
+        transfers=_rows(owner, schema, "transfers", "transfer_id"),
+        totals=_rows(owner, schema, "account_totals", 'account collate "C", currency, partition'),
         positions={
-            at: Position(offset=offset, seq=seq, hash=digest) for at, offset, seq, digest in positions
+            row["partition"]: Position(offset=row["next_offset"], seq=row["seq"], hash=row["hash"])
+            for row in _rows(owner, schema, "positions", "partition")
+            if row["seq"]
         },
     )
+
+
+def _rows(owner: psycopg.Connection, schema: str, table: str, order: str) -> tuple[dict[str, Any], ...]:
+    with owner.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(f"select * from {schema}.{table} order by {order}".encode())
+        return tuple(dict(_told(name, value) for name, value in row.items()) for row in found)
+
+
+def _told(name: str, value: Any) -> tuple[str, Any]:
+    """Say a value as the events do."""
+    if name.endswith(("_at", "_until")):
+        return f"{name}_ms", value and round(value.timestamp() * 1_000)
+    return name, str(value) if isinstance(value, UUID) else value

@@ -107,6 +107,19 @@ class IntakeOnKafka:
         consumer.close()
         return found
 
+    def await_position(self, topic: str, partition: int, offset: int) -> None:
+        """Wait until the group has committed this position."""
+        consumer = Consumer(
+            self.connection.librdkafka(group_id=self.topics.group("intake"), enable_auto_commit=False)
+        )
+        ends_at_s = time.monotonic() + WITHIN_S
+        committed = None
+        while committed != offset:
+            assert time.monotonic() < ends_at_s, f"the group is at {committed}: {self.logged()[-4_000:]}"
+            (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=WITHIN_S)
+            committed = found.offset
+        consumer.close()
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Look into the database, as one who may see everything."""
         with psycopg.connect(self.database) as connection:

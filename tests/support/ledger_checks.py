@@ -35,7 +35,11 @@ def _told(log: LogBuilder) -> tuple[list[LeadSold], list[DeliveryFailed]]:
 
 
 def _assert_charged_once(contents: Contents, sales: list[LeadSold]) -> None:
-    charged = Counter((row[6], row[4], row[2]) for row in contents.transfers if row[1] == "sale_charge")
+    charged = Counter(
+        (row["sale_id"], row["amount_cents"], row["debit_account"])
+        for row in contents.transfers
+        if row["kind"] == "sale_charge"
+    )
     told = Counter((sale.sale_id, sale.price_cents, f"buyer:{sale.buyer_id}") for sale in sales)
     assert charged == told, "what is charged is not what was sold"
 
@@ -44,21 +48,22 @@ def _assert_credited_within_charges(contents: Contents, failed: list[DeliveryFai
     charges: dict[str, int] = defaultdict(int)
     credits: dict[str, int] = defaultdict(int)
     for row in contents.transfers:
-        (charges if row[1] == "sale_charge" else credits)[row[6]] += row[4]
+        moved = charges if row["kind"] == "sale_charge" else credits
+        moved[row["sale_id"]] += row["amount_cents"]
     assert set(credits) == {event.sale_id for event in failed}, "what is credited is not what failed"
     assert all(cents <= charges[sale_id] for sale_id, cents in credits.items()), "credited above the charge"
 
 
 def _balances(contents: Contents) -> Money:
     balances: Money = defaultdict(int)
-    for account, currency, _, debits_cents, credits_cents in contents.totals:
-        balances[account, currency] += debits_cents - credits_cents
+    for row in contents.totals:
+        balances[row["account"], row["currency"]] += row["debits_cents"] - row["credits_cents"]
     return dict(balances)
 
 
 def _moved(contents: Contents) -> Money:
     moved: Money = defaultdict(int)
-    for _, _, debit_account, credit_account, cents, currency, *_ in contents.transfers:
-        moved[debit_account, currency] += cents
-        moved[credit_account, currency] -= cents
+    for row in contents.transfers:
+        moved[row["debit_account"], row["currency"]] += row["amount_cents"]
+        moved[row["credit_account"], row["currency"]] -= row["amount_cents"]
     return dict(moved)

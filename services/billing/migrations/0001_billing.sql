@@ -57,7 +57,7 @@ create table billing.sales (
     constraint tests_cost_nothing check (not is_test or credited_cents = 0)
 );
 comment on table billing.sales is 'One row a sale; only what is credited for it changes later.';
-create index sales_sold_at on billing.sales using brin (sold_at);
+create index sales_sold_at on billing.sales (sold_at);
 create index sales_of_buyer on billing.sales (buyer_id, sold_at);
 
 create table billing.transfers (

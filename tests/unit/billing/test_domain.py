@@ -17,15 +17,12 @@ from services.billing.domain import (
     WITHOUT_MONEY,
     BillableEvent,
     Contradiction,
-    Postings,
     ReadEntry,
-    Total,
-    TotalKey,
-    TransferKind,
     credit_id_of,
     postings,
     totals_of,
 )
+from services.billing.rows import Postings, Total, TotalKey, TransferKind
 from services.contract.codec import codec
 from services.contract.entries import Entry
 from services.contract.events import Event, Outcome
@@ -132,8 +129,8 @@ class TestRows:
     def test_sale_keeps_its_terms(self) -> None:
         sale = sold(LEAD, 2, mode=Mode.SHARED, exclusive_until_ms=None)
         (row,) = posted(sale).sales
-        assert (row.sale_number, row.sales_max, row.mode) == (2, 3, Mode.SHARED)
-        assert (row.order_id, row.plan, row.lead_type) == ("oak/auto", "three-at-40", "insurance")
+        assert row.sold == sale
+        assert (row.lead_id, row.seq) == (LEAD, 1)
 
     def test_lead_closed_in_its_first_batch_is_one_row(self) -> None:
         rows = posted(listed(), sold(LEAD), closed(Outcome.PARTLY_SOLD))
@@ -143,7 +140,7 @@ class TestRows:
 
     def test_lead_still_for_sale_has_no_outcome(self) -> None:
         (row,) = posted(listed(plan=None)).leads
-        assert (row.outcome, row.closed_at_ms, row.plan) == (None, None, None)
+        assert (row.outcome, row.closed_at_ms, row.listed.plan) == (None, None, None)
 
     def test_close_of_a_lead_listed_earlier_is_a_row_of_its_own(self) -> None:
         rows = posted(closed(Outcome.UNSOLD))
@@ -151,8 +148,8 @@ class TestRows:
 
     def test_test_leads_are_kept_and_say_so(self) -> None:
         rows = posted(listed(is_test=True), sold(LEAD, is_test=True), closed(is_test=True))
-        assert rows.leads[0].is_test
-        assert rows.sales[0].is_test
+        assert rows.leads[0].listed.is_test
+        assert rows.sales[0].sold.is_test
 
     def test_what_means_nothing_in_money_adds_nothing(self) -> None:
         log = LogBuilder()
@@ -190,7 +187,9 @@ class TestAnyLog:
     def test_each_sale_at_a_price_is_charged_once(self, log: LogBuilder) -> None:
         rows = postings(read(log))
         charged = Counter(row.sale_id for row in rows.transfers if row.kind is TransferKind.SALE_CHARGE)
-        assert charged == Counter(row.sale_id for row in rows.sales if row.price_cents and not row.is_test)
+        assert charged == Counter(
+            row.sold.sale_id for row in rows.sales if row.sold.price_cents and not row.sold.is_test
+        )
 
     @given(logs())
     def test_credits_are_of_charges_and_not_above_them(self, log: LogBuilder) -> None:
