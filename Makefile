@@ -29,8 +29,8 @@ static: $(STAMP) ## Run the checks that execute nothing: format, lint, types, im
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure the pipeline beside a per-event Faust pipeline that does the same job.
-	$(BIN)/python -m bench
+bench: $(STAMP) ## Measure the pipeline beside a per-event Faust pipeline (ARGS="--quick" for a short one).
+	$(BIN)/python -m bench $(ARGS)
 
 lock: $(STAMP) ## Remake requirements.lock from pyproject.toml, with hashes and without addresses.
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
