@@ -79,7 +79,6 @@ class RefusalReason(StrEnum):
     NO_ROOM = "no_room"
     NOT_A_HOLDER = "not_a_holder"
     ALREADY_CLOSED = "already_closed"
-    ALREADY_LISTED = "already_listed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ def react(entry: Entry, events: Sequence[Event], partition: int) -> Sequence[Out
     for buyer_id in _holders_before(sold, closed):
         if buyer_id not in buyers:
             told.append(_notice(len(told), entry, partition, buyer_id, sold, closed))
-    for event in events:
+    for event in _told_singly(events):
         answered = _answer(len(told), entry, partition, event)
         if answered is not None:
             told.append(answered)
@@ -80,16 +80,24 @@ def promise(sold: LeadSold, holders_now: int, closed: LeadClosed | None) -> str:
             f"report a deal by then, up to {sold.sales_max - sold.sale_number} more may get it."
         )
     others = holders_now - 1
-    held = (
-        "nobody else holds it" if others == 0 else f"{others} other{'s hold' if others > 1 else ' holds'} it"
-    )
-    since = f" since {_for_people(sold.held_since_ms)}" if sold.held_since_ms is not None else ""
     left = sold.sales_max - holders_now
     if closed is not None or left <= 0:
         following = "nobody else will get it"
     else:
         following = f"up to {left} more may get it at any time"
-    return f"Shared, number {sold.sale_number} of at most {sold.sales_max}: {held}{since}; {following}."
+    return (
+        f"Shared, number {sold.sale_number} of at most {sold.sales_max}: {_held(sold, others)}; {following}."
+    )
+
+
+def _held(sold: LeadSold, others: int) -> str:
+    """Say how many others hold the lead, and since when; those of the same entry got it only now."""
+    if others == 0:
+        return "nobody else holds it"
+    since = "" if sold.held_since_ms is None else f" since {_for_people(sold.held_since_ms)}"
+    if others == 1:
+        return f"1 other holds it{since}"
+    return f"{others} others hold it{', the first' if since else ''}{since}"
 
 
 def _delivery(
@@ -102,6 +110,7 @@ def _delivery(
 ) -> Outgoing:
     holders_now = len(all_sold[-1].holders) + 1
     may_follow = sold.others_may_follow and closed is None
+    exclusive = sold.mode is Mode.EXCLUSIVE
     body = {
         "type": "lead",
         "sale_id": sold.sale_id,
@@ -118,7 +127,7 @@ def _delivery(
             "mode": sold.mode,
             "sale_number": sold.sale_number,
             "sales_max": sold.sales_max,
-            "exclusive": sold.mode is Mode.EXCLUSIVE,
+            "exclusive": exclusive,
             "exclusive_until": _time_or_none(sold.exclusive_until_ms),
             "holders": holders_now,
             "held_since": _time_or_none(sold.held_since_ms),
@@ -191,6 +200,14 @@ def _answer(n: int, entry: Entry, partition: int, event: Event) -> Outgoing | No
     body["log"] = _log_position(entry, partition)
     assert event.buyer_id is not None
     return Outgoing(n, Channel.BUYER_PINGS, event.buyer_id, f"gavel.{told['type']}.v1", body)
+
+
+def _told_singly(events: Sequence[Event]) -> Iterable[Event]:
+    """Leave out the end of an offer that its buyer is told with a refusal: one record to each (rule 19)."""
+    refused = {event.buyer_id for event in events if isinstance(event, CommandRefused)}
+    if not refused:
+        return events
+    return [event for event in events if not (isinstance(event, OfferExpired) and event.buyer_id in refused)]
 
 
 def _offer(offer: OfferMade) -> dict[str, Any]:

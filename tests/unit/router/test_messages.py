@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
-from services.contract.codec import codec
+from services.contract.codec import SCHEMAS, codec
 from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry
 from services.contract.events import Disposition, Event, FailureReason, RejectionReason, WithdrawalReason
 from services.contract.inputs import (
@@ -23,6 +26,13 @@ from services.router.messages import Channel, Outgoing, duration_for_people, rea
 from tests.support.deciding import NOW_MS, Story, exclusive_stage, lead, market, order, plan, shared_stage
 
 LEAD_ID = lead().lead_id
+_FILES = {"lead": "lead", "notice": "notice", "receipt": "receipt"} | dict.fromkeys(
+    ("offer", "offer_ended", "refused", "delivery_failed"), "offer"
+)
+_SCHEMAS = {
+    kind: Draft202012Validator(json.loads((SCHEMAS / "json" / f"{file}.schema.json").read_text()))
+    for kind, file in _FILES.items()
+}
 THREE = tuple(order(f"b{n}", shared="list") for n in range(3))
 
 
@@ -42,6 +52,11 @@ def _told(story: Story, events: Sequence[Event]) -> Sequence[Outgoing]:
     assert all(outgoing.body["log"] == {"partition": 3, "seq": 7} for outgoing in told)
     recipients = [(outgoing.channel, outgoing.recipient) for outgoing in told]
     assert len(set(recipients)) == len(recipients), "one record for each recipient"
+    for outgoing in told:
+        body = {**orjson.loads(orjson.dumps(outgoing.body))}
+        if outgoing.sale_number is not None:
+            body["lead"] = {"contact": {}, "details": {}}
+        assert list(_SCHEMAS[outgoing.type.split(".")[1]].iter_errors(body)) == []
     return told
 
 
@@ -128,6 +143,17 @@ def test_holder_hears_of_later_sales_and_of_the_close_but_never_to_whom_nor_for_
     since = iso_time(NOW_MS)
     assert later.body["terms"]["held_since"] == since
     assert f"1 other holds it since {since[:10]}" in later.body["promise"]
+
+
+def test_others_of_the_same_entry_do_not_hold_it_since_the_first() -> None:
+    stages = (exclusive_stage(7000, exclusive_for_ms=60_000), shared_stage(3000, 2500))
+    orders = (order("a", exclusive="list"), order("c", shared="list"), order("d", shared="list"))
+    story = Story(market(plan(*stages), orders=orders))
+    story.when(lead())
+    told = _told(story, story.fire_next_window())
+    for buyer in ("c", "d"):
+        delivery = _to(told, Channel.BUYER_LEADS, buyer)
+        assert f"2 others hold it, the first since {iso_time(NOW_MS)[:10]}" in delivery.body["promise"]
 
 
 def test_source_gets_one_receipt_with_all_that_happened_and_no_buyer_in_it() -> None:
