@@ -1,12 +1,15 @@
-"""Lets a batch of submissions in: one transaction, in which everything that decides is read, decided and kept.
+"""Lets a batch of submissions in: judged before the transaction, decided and kept in it.
 
-No rule is here: `qualification` judges each submission, `domain` the batch. Nothing leaves the house from here.
+No rule is here: `qualification` judges each submission, `domain` the batch. Nothing leaves the house from here. The
+transaction is short, as others wait for its locks: what takes time (judging, encoding, sealing) is done before it, and
+holds if the market is still the same in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.contract.codec import Codec
 from services.contract.market import Market
@@ -17,14 +20,13 @@ from services.intake.domain import (
     Decision,
     Declined,
     Identity,
-    KnownLead,
     Verdict,
     claims_of,
     decide,
 )
 from services.intake.identity import IdentityKeys
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
-from services.intake.qualification import qualify
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.qualification import Judge
 from services.intake.reading import Submitted
 from services.intake.submission import read_submission
 from services.vault.sealing import Vault
@@ -38,68 +40,94 @@ class Admitted:
     records: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+class _Rows(NamedTuple):
+    """What will be kept of a candidate if it is accepted."""
+
+    lead: LeadRow
+    details: SealedRow
+    consent: SealedRow | None
+
+
 class Admission:
     """Admits batches into a store."""
 
-    store: IntakeStore
-    codec: Codec
-    vault: Vault
-    keys: IdentityKeys
+    def __init__(self, store: IntakeStore, codec: Codec, vault: Vault, keys: IdentityKeys) -> None:
+        """Wire it; nothing is read before the first batch."""
+        self.store = store
+        self.codec = codec
+        self.keys = keys
+        self._vault = vault
+        self._judge: Judge | None = None
 
     def admit(self, submitted: Sequence[Submitted]) -> Admitted:
-        """Decide and commit a batch; raise `TryAgain`."""
+        """Decide and commit a batch; raise `TryAgain`, also if the market has changed since it was judged."""
+        judge = self._judge_of(self.store.market())
+        batch = [_assess(each, judge) for each in submitted]
+        rows = [self._rows(assessed) for assessed in batch]
+        claims = claims_of(batch)
         with self.store.open() as door:
-            market = door.market()
+            if door.market_version() != judge.market_version:
+                raise TryAgain("the market has changed")
             known = door.known({each.identity.lead_id for each in submitted})
-            batch = [self._assess(each, known, market) for each in submitted]
-            claims = claims_of(batch)
             decision = decide(batch, known, door.claim(claims))
-            kept = self._kept(batch, decision)
+            kept = _kept(rows, decision)
             if claims or kept.leads:
                 door.keep(kept)
         return Admitted(decision.verdicts, {row.lead_id: row.record for row in kept.leads})
 
-    def _assess(self, submitted: Submitted, known: Mapping[str, KnownLead], market: Market) -> Assessed:
-        """Judge what is new; a lead that was accepted is never judged by a later market."""
-        identity = submitted.identity
-        if identity.lead_id in known:
-            return Assessed(identity, None)
-        submission = read_submission(submitted.body)
-        if isinstance(submission, Declined):
-            return Assessed(identity, submission)
-        return Assessed(identity, qualify(identity, submission, market, self.keys))
+    def _judge_of(self, market: Market) -> Judge:
+        """Prepare a market once, as long as it is in force."""
+        if self._judge is None or self._judge.market_version != market.version:
+            self._judge = Judge(market, self.keys)
+        return self._judge
 
-    def _kept(self, batch: Sequence[Assessed], decision: Decision) -> Kept:
-        accepted = [
-            (assessed.identity, verdict.candidate)
-            for assessed, verdict in zip(batch, decision.verdicts, strict=True)
-            if isinstance(verdict, Accepted)
-        ]
-        return Kept(
-            leads=[self._lead_row(identity, candidate) for identity, candidate in accepted],
-            details=[
-                self._sealed(identity, candidate.details_json, candidate.details_kept_until_ms)
-                for identity, candidate in accepted
-            ],
-            consents=[
-                self._sealed(identity, candidate.consent_json, candidate.consent_kept_until_ms)
-                for identity, candidate in accepted
-                if candidate.consent_json is not None
-            ],
-            owners=decision.owners,
-        )
-
-    def _lead_row(self, identity: Identity, candidate: Candidate) -> LeadRow:
-        return LeadRow(
-            lead_id=identity.lead_id,
-            source_id=identity.source_id,
-            origin_partition=identity.origin.partition,
-            origin_offset=identity.origin.offset,
-            payload_hash=identity.payload_hash,
-            record=self.codec.encode(candidate.lead),
-            received_at_ms=identity.received_at_ms,
+    def _rows(self, assessed: Assessed) -> _Rows | None:
+        identity, candidate = assessed.identity, assessed.outcome
+        if not isinstance(candidate, Candidate):
+            return None
+        return _Rows(
+            lead=_lead_row(identity, self.codec.encode(candidate.lead)),
+            details=self._sealed(identity, candidate.details_json, candidate.details_kept_until_ms),
+            consent=(
+                None
+                if candidate.consent_json is None
+                else self._sealed(identity, candidate.consent_json, candidate.consent_kept_until_ms)
+            ),
         )
 
     def _sealed(self, identity: Identity, payload: bytes, kept_until_ms: int) -> SealedRow:
-        return SealedRow(identity.lead_id, self.vault.seal(identity.lead_id, payload), kept_until_ms)
+        return SealedRow(identity.lead_id, self._vault.seal(identity.lead_id, payload), kept_until_ms)
+
+
+def _assess(submitted: Submitted, judge: Judge) -> Assessed:
+    identity = submitted.identity
+    submission = read_submission(submitted.body)
+    if isinstance(submission, Declined):
+        return Assessed(identity, submission)
+    return Assessed(identity, judge.judge(identity, submission))
+
+
+def _lead_row(identity: Identity, record: bytes) -> LeadRow:
+    return LeadRow(
+        lead_id=identity.lead_id,
+        source_id=identity.source_id,
+        origin_partition=identity.origin.partition,
+        origin_offset=identity.origin.offset,
+        payload_hash=identity.payload_hash,
+        record=record,
+        received_at_ms=identity.received_at_ms,
+    )
+
+
+def _kept(rows: Sequence[_Rows | None], decision: Decision) -> Kept:
+    accepted = [
+        each
+        for each, verdict in zip(rows, decision.verdicts, strict=True)
+        if each is not None and isinstance(verdict, Accepted)
+    ]
+    return Kept(
+        leads=[each.lead for each in accepted],
+        details=[each.details for each in accepted],
+        consents=[each.consent for each in accepted if each.consent is not None],
+        owners=decision.owners,
+    )

@@ -1,6 +1,7 @@
 """What the door decides about each submission, in the order of arrival: accept, decline, or know it already.
 
-It must not look at the market (`qualification` has), nor at a table (the step hands over what was found there).
+It must not look at the market (`qualification` has), nor at a table (the step hands over what was found there). What is
+made once for every submission is a named tuple: these take a third of a frozen dataclass's time to make.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from services.contract.inputs import QualifiedLead
 
@@ -31,16 +32,14 @@ class DeclineReason(StrEnum):
     OTHER_PAYLOAD = "other_payload"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a submission stands in its source's topic."""
 
     partition: int
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(NamedTuple):
     """Which lead a submission is, and where and when it came in; `reference` is the source's own, if it gave one."""
 
     lead_id: str
@@ -51,8 +50,7 @@ class Identity:
     received_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A valid submission: what is sold, what is sealed, and by what the same person is known again.
 
     `fingerprints` is empty where nobody looks for duplicates (test leads, types without `duplicate_within`).
@@ -106,8 +104,7 @@ class KnownLead:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class Owner(NamedTuple):
     """The accepted lead that a fingerprint belongs to, until another may take it."""
 
     lead_id: str
@@ -115,12 +112,11 @@ class Owner:
     kept_until_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Assessed:
-    """A submission with what `qualification` made of it; None for a lead that was known before the batch."""
+class Assessed(NamedTuple):
+    """A submission with what `qualification` made of it, which matters only if the lead is new."""
 
     identity: Identity
-    outcome: Candidate | Declined | None
+    outcome: Candidate | Declined
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +131,10 @@ def claims_of(batch: Iterable[Assessed]) -> dict[bytes, Owner]:
     """Say who would own each fingerprint if the first to bring it were accepted."""
     claims: dict[bytes, Owner] = {}
     for assessed in batch:
-        if isinstance(assessed.outcome, Candidate):
+        if isinstance(assessed.outcome, Candidate) and assessed.outcome.fingerprints:
+            owner = owner_of(assessed.identity, assessed.outcome)
             for fingerprint in assessed.outcome.fingerprints:
-                claims.setdefault(fingerprint, owner_of(assessed.identity, assessed.outcome))
+                claims.setdefault(fingerprint, owner)
     return claims
 
 
@@ -173,13 +170,13 @@ def _verdict(
     twin = accepted.get(identity.lead_id)
     if twin is not None:
         return _repeated(identity.payload_hash == twin.payload_hash)
-    assert outcome is not None, "only a known lead comes without an assessment"
     if isinstance(outcome, Declined):
         return outcome
     if _is_duplicate(identity, outcome, owners):
         return Declined(reason=DeclineReason.DUPLICATE)
     accepted[identity.lead_id] = identity
-    owners.update(dict.fromkeys(outcome.fingerprints, owner_of(identity, outcome)))
+    if outcome.fingerprints:
+        owners.update(dict.fromkeys(outcome.fingerprints, owner_of(identity, outcome)))
     return Accepted(outcome)
 
 
@@ -194,13 +191,13 @@ def _repeated(is_same_payload: bool) -> Verdict:
 
 
 def _is_duplicate(identity: Identity, candidate: Candidate, owners: Mapping[bytes, Owner]) -> bool:
-    found = (owners.get(fingerprint) for fingerprint in candidate.fingerprints)
-    return any(
-        owner is not None
-        and owner.lead_id != identity.lead_id
-        and identity.received_at_ms - owner.received_at_ms < candidate.duplicate_within_ms
-        for owner in found
-    )
+    for fingerprint in candidate.fingerprints:
+        owner = owners.get(fingerprint)
+        if owner is None or owner.lead_id == identity.lead_id:
+            continue
+        if identity.received_at_ms - owner.received_at_ms < candidate.duplicate_within_ms:
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ class MemoryIntakeStore:
     market_in_force: Callable[[], Market]
     faults: Faults = field(default_factory=Faults)
 
+    def market(self) -> Market:
+        """Read the market in force."""
+        return self.market_in_force()
+
     @contextmanager
     def open(self) -> Iterator[Door]:
         """Begin a transaction: nothing of it is in the tables before its end."""
@@ -62,10 +66,13 @@ class MemoryIntakeStore:
 @dataclass(slots=True)
 class _MemoryDoor:
     tables: MemoryIntakeTables
-    market: Callable[[], Market]
+    market_in_force: Callable[[], Market]
     claims: Mapping[bytes, Owner] = field(default_factory=dict)
     before: Mapping[bytes, Owner] = field(default_factory=dict)
     kept: Kept | None = None
+
+    def market_version(self) -> int:
+        return self.market_in_force().version
 
     def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
         rows = (self.tables.leads[lead_id] for lead_id in lead_ids if lead_id in self.tables.leads)

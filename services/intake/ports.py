@@ -50,8 +50,8 @@ class TryAgain(Exception):
 class Door(Protocol):
     """One open transaction; its end commits, an exception takes everything back."""
 
-    def market(self) -> Market:
-        """Read the market in force."""
+    def market_version(self) -> int:
+        """Read which market is in force; 0 before the first."""
         ...
 
     def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
@@ -72,6 +72,10 @@ class Door(Protocol):
 
 class IntakeStore(Protocol):
     """The tables of intake, and the vault's that it fills."""
+
+    def market(self) -> Market:
+        """Read the market in force. Raise `TryAgain`, or `Stopped` before the first."""
+        ...
 
     def open(self) -> AbstractContextManager[Door]:
         """Begin a transaction. It raises `TryAgain` from any of its calls, or from its end."""

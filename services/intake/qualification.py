@@ -5,15 +5,16 @@ It must not know whether the lead was here before, nor say of a value more than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
-from services.contract.fields import FieldError, canonical, quality_of
+from services.contract.fields import QUALITY_MAX, FieldError, canonical, quality_of
 from services.contract.inputs import QualifiedLead
-from services.contract.market import FieldKind, LeadType, Market, Source
+from services.contract.market import FieldKind, LeadType, Market, ScoreRule, Source
 from services.contract.times import DAY_MS, MINUTE_MS, iso_time
 from services.intake.domain import Candidate, Declined, DeclineReason, Identity
 from services.intake.identity import IdentityKeys
@@ -25,12 +26,84 @@ CONSENT_KEPT_MS = 1_827 * DAY_MS
 """Proof of consent is kept for five years."""
 
 _YEAR_2000_MS = 946_684_800_000
+_SPELLINGS_REMEMBERED = 4_096
 
 # Contact fields by which a person is reached and known again; every other one is plain text.
 _REACHED_BY: Mapping[str, tuple[Callable[[str], str], DeclineReason]] = {
     "email": (email, DeclineReason.INVALID_EMAIL),
     "phone": (phone, DeclineReason.INVALID_PHONE),
 }
+_PLAIN = (plain, DeclineReason.INVALID_FIELD)
+
+
+class Judge:
+    """One version of the market, prepared to judge many submissions."""
+
+    def __init__(self, market: Market, keys: IdentityKeys) -> None:
+        """Take the market in force, and the keys of fingerprints."""
+        self._market = market
+        self._keys = keys
+        self._forms = {name: _Form(lead_type) for name, lead_type in market.lead_types.items()}
+
+    @property
+    def market_version(self) -> int:
+        """Which market this is."""
+        return self._market.version
+
+    def judge(self, identity: Identity, submission: Submission) -> Candidate | Declined:
+        """Make a candidate of a submission, or say why it is declined."""
+        try:
+            return self._candidate(identity, submission)
+        except _DeclineError as end:
+            return end.declined
+
+    def _candidate(self, identity: Identity, submission: Submission) -> Candidate:
+        source, form = self._agreed(identity.source_id, submission.lead_type)
+        lead_type, received_at_ms = form.lead_type, identity.received_at_ms
+        contact = form.contact(submission.contact)
+        details = form.details(submission.details)
+        consent = _consent(submission.consent, received_at_ms)
+        return Candidate(
+            lead=QualifiedLead(
+                lead_id=identity.lead_id,
+                source_id=source.id,
+                lead_type=lead_type.name,
+                fields={name: details[name] for name in lead_type.ping},
+                quality=form.quality(details),
+                sales_max=_lowest(submission.sales_max, source.sales_max),
+                never_to=_all_of(submission.never_to, source.never_to),
+                created_at_ms=_created_at_ms(submission.created_at, received_at_ms),
+                received_at_ms=received_at_ms,
+                market_version=self._market.version,
+                is_test=submission.is_test,
+            ),
+            details_json=_details_json(contact, details, consent),
+            details_kept_until_ms=received_at_ms + lead_type.contact_kept_ms,
+            consent_json=orjson.dumps(consent) if consent else None,
+            consent_kept_until_ms=received_at_ms + CONSENT_KEPT_MS,
+            fingerprints=() if submission.is_test else self._fingerprints(lead_type, contact),
+            duplicate_within_ms=lead_type.duplicate_within_ms,
+        )
+
+    def _agreed(self, source_id: str, lead_type: str) -> tuple[Source, _Form]:
+        source = self._market.sources.get(source_id)
+        if source is None:
+            raise _DeclineError(DeclineReason.UNKNOWN_SOURCE)
+        if source.paused:
+            raise _DeclineError(DeclineReason.SOURCE_PAUSED)
+        form = self._forms.get(lead_type)
+        if form is None:
+            raise _DeclineError(DeclineReason.UNKNOWN_LEAD_TYPE, "lead_type")
+        if lead_type not in source.lead_types:
+            raise _DeclineError(DeclineReason.LEAD_TYPE_NOT_AGREED, "lead_type")
+        return source, form
+
+    def _fingerprints(self, lead_type: LeadType, contact: Mapping[str, str]) -> tuple[bytes, ...]:
+        """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
+        if not lead_type.duplicate_within_ms:
+            return ()
+        fingerprint, name = self._keys.fingerprint, lead_type.name
+        return tuple([fingerprint(name, way, contact[way].lower()) for way in _REACHED_BY if way in contact])
 
 
 class _DeclineError(Exception):
@@ -41,73 +114,47 @@ class _DeclineError(Exception):
         super().__init__(reason)
 
 
-def qualify(
-    identity: Identity, submission: Submission, market: Market, keys: IdentityKeys
-) -> Candidate | Declined:
-    """Make a candidate of a submission, or say why it is declined."""
-    try:
-        return _candidate(identity, submission, market, keys)
-    except _DeclineError as end:
-        return end.declined
+class _Form:
+    """A lead type's fields, and how each is read."""
+
+    def __init__(self, lead_type: LeadType) -> None:
+        self.lead_type = lead_type
+        self._contact = {name: _REACHED_BY.get(name, _PLAIN) for name in lead_type.contact}
+        self._details = {name: _speller(kind) for name, kind in lead_type.details.items()}
+        self._points = [_scorer(rule, lead_type.details) for rule in lead_type.score]
+        self._reaches = not self._contact.keys().isdisjoint(_REACHED_BY)
+
+    def contact(self, sent: Mapping[str, Any]) -> dict[str, str]:
+        """Normalise what is given; at least one of the declared ways to reach the person must be."""
+        _refuse_undeclared(sent, self._contact.keys(), "contact")
+        contact = {}
+        for name, (normalise, reason) in self._contact.items():
+            value = sent.get(name)
+            if _is_given(value):
+                contact[name] = _contact_text(name, value, normalise, reason)
+        if self._reaches and contact.keys().isdisjoint(_REACHED_BY):
+            raise _DeclineError(DeclineReason.MISSING_CONTACT)
+        return contact
+
+    def details(self, sent: Mapping[str, Any]) -> dict[str, str]:
+        """Type what is given; what a ping shows must be."""
+        _refuse_undeclared(sent, self._details.keys(), "details")
+        details = {}
+        for name, spell in self._details.items():
+            value = sent.get(name)
+            if _is_given(value):
+                details[name] = _detail_text(name, value, spell)
+        for name in self.lead_type.ping:
+            if name not in details:
+                raise _DeclineError(DeclineReason.MISSING_FIELD, name)
+        return details
+
+    def quality(self, details: Mapping[str, str]) -> int:
+        """Score the details as `quality_of` does."""
+        return min(QUALITY_MAX, sum([points(details) for points in self._points]))
 
 
-def _candidate(identity: Identity, submission: Submission, market: Market, keys: IdentityKeys) -> Candidate:
-    source, lead_type = _agreed(identity.source_id, submission.lead_type, market)
-    contact = _contact(lead_type, submission.contact)
-    details = _details(lead_type, submission.details)
-    received_at_ms = identity.received_at_ms
-    consent = _consent(submission.consent, received_at_ms)
-    return Candidate(
-        lead=QualifiedLead(
-            lead_id=identity.lead_id,
-            source_id=source.id,
-            lead_type=lead_type.name,
-            fields={name: details[name] for name in lead_type.ping},
-            quality=quality_of(lead_type.score, details, lead_type.details),
-            sales_max=_lowest(submission.sales_max, source.sales_max),
-            never_to=tuple(sorted({*submission.never_to, *source.never_to})),
-            created_at_ms=_created_at_ms(submission.created_at, received_at_ms),
-            received_at_ms=received_at_ms,
-            market_version=market.version,
-            is_test=submission.is_test,
-        ),
-        details_json=_details_json(contact, details, consent),
-        details_kept_until_ms=received_at_ms + lead_type.contact_kept_ms,
-        consent_json=orjson.dumps(consent) if consent else None,
-        consent_kept_until_ms=received_at_ms + CONSENT_KEPT_MS,
-        fingerprints=() if submission.is_test else _fingerprints(keys, lead_type, contact),
-        duplicate_within_ms=lead_type.duplicate_within_ms,
-    )
-
-
-def _agreed(source_id: str, lead_type_name: str, market: Market) -> tuple[Source, LeadType]:
-    source = market.sources.get(source_id)
-    if source is None:
-        raise _DeclineError(DeclineReason.UNKNOWN_SOURCE)
-    if source.paused:
-        raise _DeclineError(DeclineReason.SOURCE_PAUSED)
-    lead_type = market.lead_types.get(lead_type_name)
-    if lead_type is None:
-        raise _DeclineError(DeclineReason.UNKNOWN_LEAD_TYPE, "lead_type")
-    if lead_type.name not in source.lead_types:
-        raise _DeclineError(DeclineReason.LEAD_TYPE_NOT_AGREED, "lead_type")
-    return source, lead_type
-
-
-def _contact(lead_type: LeadType, sent: Mapping[str, Any]) -> dict[str, str]:
-    """Normalise what is given; at least one of the declared ways to reach the person must be."""
-    _refuse_undeclared(sent, lead_type.contact, "contact")
-    contact = {
-        name: _contact_text(name, sent[name]) for name in lead_type.contact if _is_given(sent.get(name))
-    }
-    ways = _REACHED_BY.keys() & set(lead_type.contact)
-    if ways and not ways & contact.keys():
-        raise _DeclineError(DeclineReason.MISSING_CONTACT)
-    return contact
-
-
-def _contact_text(name: str, value: Any) -> str:
-    normalise, reason = _REACHED_BY.get(name, (plain, DeclineReason.INVALID_FIELD))
+def _contact_text(name: str, value: Any, normalise: Callable[[str], str], reason: DeclineReason) -> str:
     if not isinstance(value, str):
         raise _DeclineError(reason, name)
     try:
@@ -116,52 +163,59 @@ def _contact_text(name: str, value: Any) -> str:
         raise _DeclineError(reason, name) from None
 
 
-def _details(lead_type: LeadType, sent: Mapping[str, Any]) -> dict[str, str]:
-    """Type what is given; what a ping shows must be."""
-    _refuse_undeclared(sent, lead_type.details, "details")
-    details = {
-        name: _detail(name, kind, sent[name])
-        for name, kind in lead_type.details.items()
-        if _is_given(sent.get(name))
-    }
-    for name in lead_type.ping:
-        if name not in details:
-            raise _DeclineError(DeclineReason.MISSING_FIELD, name)
-    return details
-
-
-def _detail(name: str, kind: FieldKind, value: Any) -> str:
+def _detail_text(name: str, value: Any, spell: Callable[[str | float], str]) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise _DeclineError(DeclineReason.INVALID_FIELD, name)
     try:
-        return canonical(kind, _scalar_text(value))
+        return spell(value)
     except FieldError:
         raise _DeclineError(DeclineReason.INVALID_FIELD, name) from None
 
 
-def _scalar_text(value: Any) -> str:
-    """Write a JSON scalar as the text that a person would have sent; raise FieldError."""
-    match value:
-        case str():
-            return value
-        case bool():
-            return "yes" if value else "no"
-        case int() | float():
-            return repr(value)
-        case _:
-            raise FieldError("expected a text, a number, true or false")
+def _speller(kind: FieldKind) -> Callable[[str | float], str]:
+    """Make what spells a detail of this kind, each value once: most details have few."""
+
+    # Typed, since a dict takes 1 and true for one key.
+    @lru_cache(maxsize=_SPELLINGS_REMEMBERED, typed=True)
+    def spell(value: str | float) -> str:
+        return canonical(kind, _scalar_text(value))
+
+    return spell
+
+
+def _scorer(rule: ScoreRule, kinds: Mapping[str, FieldKind]) -> Callable[[Mapping[str, str]], int]:
+    """Make what scores details by one rule, the same values once: a rule looks at a field or two."""
+    names = tuple(name for name, _ in rule.when)
+
+    @lru_cache(maxsize=_SPELLINGS_REMEMBERED)
+    def points(*values: str | None) -> int:
+        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return quality_of((rule,), given, kinds)
+
+    return lambda details: points(*[details.get(name) for name in names])
+
+
+def _scalar_text(value: str | float) -> str:
+    """Write a JSON scalar as the text that a person would have sent."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value)
 
 
 def _is_given(value: Any) -> bool:
     """Forms send what was left out as null or as empty text."""
-    return value is not None and not (isinstance(value, str) and not value.strip())
+    return value is not None and value != "" and not (isinstance(value, str) and value.isspace())
 
 
 def _refuse_undeclared(sent: Mapping[str, Any], declared: Iterable[str], where: str) -> None:
-    if not sent.keys() <= set(declared):
+    if sent.keys() - declared:
         raise _DeclineError(DeclineReason.UNKNOWN_FIELD, where)
 
 
 def _details_json(contact: dict[str, str], details: dict[str, str], consent: dict[str, str]) -> bytes:
-    """Write what a buyer will get, the shape that `services.vault.table.read` tells of."""
+    """Write what a buyer will get, in the shape that `services.vault.table.read` tells of."""
     given = {"consent": consent} if consent else {}
     return orjson.dumps({"contact": contact, "details": details, **given})
 
@@ -179,19 +233,14 @@ def _consent(consent: Consent | None, received_at_ms: int) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _fingerprints(keys: IdentityKeys, lead_type: LeadType, contact: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
-    if not lead_type.duplicate_within_ms:
-        return ()
-    return tuple(
-        keys.fingerprint(lead_type.name, name, contact[name].lower())
-        for name in _REACHED_BY
-        if name in contact
-    )
-
-
 def _lowest(sent: int | None, agreed: int | None) -> int | None:
-    return min((limit for limit in (sent, agreed) if limit is not None), default=None)
+    if sent is None or agreed is None:
+        return agreed if sent is None else sent
+    return min(sent, agreed)
+
+
+def _all_of(sent: Sequence[str], agreed: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({*sent, *agreed})) if sent or agreed else ()
 
 
 def _created_at_ms(text: str | None, received_at_ms: int) -> int:

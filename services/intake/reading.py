@@ -20,8 +20,7 @@ from services.intake.submission import Undecodable, read_document
 DEAD_LETTERS_IN_A_ROW_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(NamedTuple):
     """A JSON object from a source, and which lead it is."""
 
     identity: Identity

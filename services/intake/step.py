@@ -6,7 +6,8 @@ on any line repeats a batch, and repeating is harmless. No rule about a lead is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,9 @@ FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 1.0
 UNHEARD_IN_A_ROW_MAX = 5
 RESTS_FOR_S = 300.0
+SETTLES_FOR_S = 1.0
+"""So long after its last record a resting topic is let go: by then its position is committed."""
+
 FORGETS_EACH_S = 5.0
 FORGETS_AT_ONCE = 2_000
 """Fingerprints are walked at this pace, expired or not: 35 million a day."""
@@ -87,6 +91,7 @@ class Intake:
         self._dead_in_a_row: Mapping[str, int] = {}
         self._unheard_in_a_row: dict[str, int] = {}
         self._resting_until_s: dict[str, float] = {}
+        self._let_go_at_s: dict[str, float] = {}
         self._tries = 0
         self._forgets_at_s = clocks.monotonic_s() + FORGETS_EACH_S
 
@@ -174,8 +179,7 @@ class Intake:
             self._rest(topic, "too many dead letters in a row")
         for topic in deaf - found.exhausted:
             self._rest(topic, "its receipts or dead letters can't be written")
-        tired = deaf | found.exhausted
-        return unheard | {where for where in self._assigned if where.topic in tired}
+        return unheard
 
     def _deaf(self, found: Sorted, unheard: set[str]) -> set[str]:
         """Count on for topics whose owners could not be told, and name those that this happens to again and again."""
@@ -187,7 +191,9 @@ class Intake:
 
     def _rest(self, topic: str, reason: str) -> None:
         """Leave a topic unread for a while: its owner must mend something, and nobody else is to wait for that."""
-        self._resting_until_s[topic] = self._clocks.monotonic_s() + RESTS_FOR_S
+        now_s = self._clocks.monotonic_s()
+        self._resting_until_s[topic] = now_s + RESTS_FOR_S
+        self._let_go_at_s[topic] = now_s + SETTLES_FOR_S
         self._dead_in_a_row = {**self._dead_in_a_row, topic: 0}
         self._unheard_in_a_row[topic] = 0
         self._metrics.resting.set(len(self._resting_until_s))
@@ -197,15 +203,16 @@ class Intake:
         now_s = self._clocks.monotonic_s()
         if now_s >= self._forgets_at_s:
             self._forget(now_s)
-        return self._wake(now_s)
+        changed = _over(self._let_go_at_s, now_s) | self._wake(now_s) if self._resting_until_s else ()
+        return [where for where in self._assigned if where.topic in changed] if changed else ()
 
-    def _wake(self, now_s: float) -> Collection[TopicPartition]:
-        rested = {topic for topic, until_s in self._resting_until_s.items() if now_s >= until_s}
+    def _wake(self, now_s: float) -> set[str]:
+        """Read topics again that have rested."""
+        rested = _over(self._resting_until_s, now_s)
         for topic in rested:
-            del self._resting_until_s[topic]
             _log.warning("topic is read again", topic=topic)
         self._metrics.resting.set(len(self._resting_until_s))
-        return [where for where in self._assigned if where.topic in rested] if rested else ()
+        return rested
 
     def _forget(self, now_s: float) -> None:
         """Let tables forget what was kept long enough; where much is due, go on at the next turn."""
@@ -217,14 +224,20 @@ class Intake:
         self._metrics.forgotten.inc(forgotten)
         self._forgets_at_s = now_s + (FORGETS_EACH_S if forgotten < FORGETS_AT_ONCE else 0.0)
 
-    def _count(self, found: Sorted, decided: Iterable[tuple[Submitted, Verdict]]) -> None:
+    def _count(self, found: Sorted, decided: Sequence[tuple[Submitted, Verdict]]) -> None:
         self._metrics.answers.inc(len(found.answers))
         self._metrics.dead_letters.inc(len(found.dead))
-        for _, verdict in decided:
-            match verdict:
-                case Accepted():
-                    self._metrics.accepted.inc()
-                case Declined(reason=reason):
-                    self._metrics.declined.labels(reason).inc()
-                case _:
-                    self._metrics.again.inc()
+        declined = Counter(verdict.reason for _, verdict in decided if isinstance(verdict, Declined))
+        accepted = sum(isinstance(verdict, Accepted) for _, verdict in decided)
+        self._metrics.accepted.inc(accepted)
+        self._metrics.again.inc(len(decided) - accepted - declined.total())
+        for reason, times in declined.items():
+            self._metrics.declined.labels(reason).inc(times)
+
+
+def _over(ends_at_s: dict[str, float], now_s: float) -> set[str]:
+    """Take out the topics whose time is over."""
+    over = {topic for topic, at_s in ends_at_s.items() if now_s >= at_s}
+    for topic in over:
+        del ends_at_s[topic]
+    return over

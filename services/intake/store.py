@@ -57,9 +57,8 @@ _COPY_SEALED = "copy {} (lead_id, key_id, wrapped_key, sealed, kept_until_ms) fr
 _COPY_DETAILS = _COPY_SEALED.format("vault.leads")
 _COPY_CONSENTS = _COPY_SEALED.format("vault.consents")
 
-# A uuid travels as its 16 bytes.
-_LEAD_TYPES = ("bytea", "text", "int4", "int8", "bytea", "bytea", "int8")
-_SEALED_TYPES = ("bytea", "text", "bytea", "bytea", "int8")
+# Binary rows are written as the bytes that PostgreSQL reads (a uuid is 16, numbers are big-endian): psycopg copies
+# bytes in C, but chooses how to write any other value in Python.
 
 # What is expired is found by walking the primary key; whoever took a fingerprint over in between keeps it, because
 # the deletion looks at the row again.
@@ -112,7 +111,7 @@ class PostgresIntakeStore:
         with self._passing_faults():
             connection = self._connected()
             with connection.transaction():
-                yield _PostgresDoor(connection, self._markets)
+                yield _PostgresDoor(connection)
 
     def forget(self, limit: int) -> int:
         """Delete what was kept long enough, about `limit` rows of each kind at most; say how many. Raise `TryAgain`."""
@@ -121,6 +120,13 @@ class PostgresIntakeStore:
             details = connection.execute(_FORGET_DETAILS, (limit,)).rowcount
             consents = connection.execute(_FORGET_CONSENTS, (limit,)).rowcount
             return details + consents + self._forget_fingerprints(connection, limit)
+
+    def market(self) -> Market:
+        """Read the market in force. Raise `TryAgain`, or `Stopped` before the first."""
+        market = self.market_in_force()
+        if market is None:
+            raise Stopped("no market is in force yet: gavel market apply FILE, then start intake again")
+        return market
 
     def market_in_force(self) -> Market | None:
         """Read the market in force; None before the first. Raise `TryAgain`."""
@@ -167,18 +173,14 @@ class PostgresIntakeStore:
 class _PostgresDoor:
     """The open transaction."""
 
-    def __init__(self, connection: Connection, markets: Markets) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
-        self._markets = markets
         self._claims: Mapping[bytes, Owner] = {}
         self._before: Mapping[bytes, Owner] = {}
 
-    def market(self) -> Market:
-        version = current_version(self._connection)
-        if version == 0:
-            raise Stopped("no market is in force yet: gavel market apply FILE, then start intake again")
-        return self._markets.get(version)
+    def market_version(self) -> int:
+        return current_version(self._connection)
 
     def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
         rows = self._cursor.execute(_KNOWN, (_lead_uuids(lead_ids),))
@@ -215,18 +217,27 @@ class _PostgresDoor:
     def _copy_leads(self, rows: Iterable[LeadRow]) -> None:
         """Write leads in the order of their ids: two workers that hold one partition wait, and don't deadlock."""
         with self._cursor.copy(_COPY_LEADS) as copy:
-            copy.set_types(_LEAD_TYPES)
             for row in sorted(rows):
-                copy.write_row((_uuid(row.lead_id), *row[1:]))
+                lead_id, source_id, partition, offset, payload_hash, record, received_at_ms = row
+                copy.write_row(
+                    (
+                        _uuid(lead_id),
+                        source_id.encode(),
+                        partition.to_bytes(4, "big"),
+                        offset.to_bytes(8, "big"),
+                        payload_hash,
+                        record,
+                        received_at_ms.to_bytes(8, "big"),
+                    )
+                )
 
     def _copy_sealed(self, statement: str, rows: Sequence[SealedRow]) -> None:
         if not rows:
             return
         with self._cursor.copy(statement) as copy:
-            copy.set_types(_SEALED_TYPES)
-            for lead_id, sealed, kept_until_ms in rows:
+            for lead_id, (key_id, wrapped_key, sealed), kept_until_ms in rows:
                 copy.write_row(
-                    (_uuid(lead_id), sealed.key_id, sealed.wrapped_key, sealed.sealed, kept_until_ms)
+                    (_uuid(lead_id), key_id.encode(), wrapped_key, sealed, kept_until_ms.to_bytes(8, "big"))
                 )
 
     def _correct(self, after: Mapping[bytes, Owner]) -> None:

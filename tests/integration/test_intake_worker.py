@@ -17,6 +17,7 @@ from services.bus.database import connect
 from services.bus.ports import Record
 from services.contract.codec import codec
 from services.contract.inputs import AcceptOffer, ReportDisposition
+from services.intake.reading import DEAD_LETTERS_IN_A_ROW_MAX
 from services.vault import table
 from tests.support.intake_on_kafka import WITHIN_S, IntakeOnKafka, happened
 from tests.support.submissions import MARKET, contact, submission
@@ -158,3 +159,24 @@ def test_worker_ends_in_order_when_told_to(world: IntakeOnKafka) -> None:
             assert process.wait(WITHIN_S) == 0
         except subprocess.TimeoutExpired:
             pytest.fail(f"did not end: {world.logged()[-2_000:]}")
+
+
+def test_rubbish_rests_its_topic_and_a_new_worker_goes_on_behind_it(world: IntakeOnKafka) -> None:
+    sunform, partnerweb = world.topics.source_leads("sunform"), world.topics.source_leads("partnerweb")
+    rubbish = [b"rubbish canary %d" % number for number in range(DEAD_LETTERS_IN_A_ROW_MAX + 50)]
+    world.send(sunform, rubbish, 1)
+    world.send(sunform, [orjson.dumps(submission(1))], 1)
+    dead = world.topics.dead_letters(sunform)
+    with world.worker():
+        world.read_until(lambda found: len(found) >= DEAD_LETTERS_IN_A_ROW_MAX, dead)
+        world.send(partnerweb, [orjson.dumps(submission(2))], 1)
+        world.read_until(lambda found: len(found) >= 1, world.topics.source_receipts("partnerweb"))
+        letters = world.read_until(lambda _: True, dead)
+        world.await_position(sunform, 0, DEAD_LETTERS_IN_A_ROW_MAX)
+        assert "topic rests" in world.logged()
+    assert len(letters) <= DEAD_LETTERS_IN_A_ROW_MAX
+    with world.worker():
+        told = world.read_until(lambda found: len(found) >= 1, world.topics.source_receipts("sunform"))
+        letters = world.read_until(lambda found: len({each.value for each in found}) == len(rubbish), dead)
+    assert [happened(record) for record in told] == ["accepted"]
+    assert {letter.value for letter in letters} == set(rubbish)

@@ -183,6 +183,19 @@ def test_pause_works_from_the_next_batch_on() -> None:
     assert world.verdicts() == {(0, 0): "accepted", (0, 1): "source_paused"}
 
 
+def test_pause_between_judgement_and_transaction_holds() -> None:
+    world = World()
+    sources = {**world.market.sources, "sunform": replace(world.market.sources["sunform"], paused=True)}
+    paused = replace(world.market, version=8, sources=sources)
+    in_force = iter([world.market])
+    worker = world.start()
+    worker.store.market_in_force = lambda: next(in_force, paused)
+    world.send(submission(1))
+    worker.host.drain()
+    assert world.verdicts() == {(0, 0): "source_paused"}
+    assert not world.qualified()
+
+
 def test_same_person_is_declined_from_any_source_until_the_window_ends() -> None:
     world = World()
     worker = world.start()

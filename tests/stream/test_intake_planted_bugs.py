@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from services.bus.memory import Crash, Faults
-from services.intake import admission, domain, outgoing, qualification, receipts, step
+from services.intake import domain, outgoing, receipts, step
 from services.intake.admission import Admitted
 from services.intake.domain import Candidate, Corrections, Declined, Identity, Repeated, Verdict
+from services.intake.qualification import Judge
 from services.intake.reading import Sorted, Submitted
+from services.intake.submission import Submission
 from tests.stream.test_intake import busy_world, check
 from tests.support.intake_world import World
 
@@ -68,22 +69,13 @@ def duplicates_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_test_lead_is_taken_for_a_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
-    fingerprints = qualification._fingerprints
+    candidate = Judge._candidate
 
-    def always(identity: Identity, submission: Any, market: Any, keys: Any) -> Candidate | Declined:
-        judged = qualification._candidate(identity, submission, market, keys)
-        lead_type = market.lead_types[submission.lead_type]
-        contact = qualification._contact(lead_type, submission.contact)
-        return replace(judged, fingerprints=fingerprints(keys, lead_type, contact))
+    def always(self: Judge, identity: Identity, submission: Submission) -> Candidate:
+        judged = candidate(self, identity, submission.model_copy(update={"is_test": False}))
+        return judged._replace(lead=replace(judged.lead, is_test=submission.is_test))
 
-    qualify = qualification.qualify
-    monkeypatch.setattr(
-        admission,
-        "qualify",
-        lambda identity, submission, market, keys: (always if submission.is_test else qualify)(
-            identity, submission, market, keys
-        ),
-    )
+    monkeypatch.setattr(Judge, "_candidate", always)
 
 
 def receipt_is_named_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,14 +97,14 @@ def headers_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unpinged_details_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    details = qualification._candidate
+    candidate = Judge._candidate
 
-    def leaky(identity: Identity, submission: Any, market: Any, keys: Any) -> Candidate:
-        candidate = details(identity, submission, market, keys)
-        fields = {**candidate.lead.fields, "zip": "85001"}
-        return replace(candidate, lead=replace(candidate.lead, fields=fields))
+    def leaky(self: Judge, identity: Identity, submission: Submission) -> Candidate:
+        judged = candidate(self, identity, submission)
+        fields = {**judged.lead.fields, "zip": "85001"}
+        return judged._replace(lead=replace(judged.lead, fields=fields))
 
-    monkeypatch.setattr(qualification, "_candidate", leaky)
+    monkeypatch.setattr(Judge, "_candidate", leaky)
 
 
 def personal_reference_is_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

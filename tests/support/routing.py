@@ -46,6 +46,10 @@ class KafkaTail:
         """See `LogTail`."""
         return self.id
 
+    def commands_end(self, partition: int) -> int:
+        """See `LogTail`."""
+        return len(self.kafka.records[TopicPartition(TOPICS.commands, partition)])
+
     def last_value(self, partition: int) -> bytes | None:
         """See `LogTail`."""
         records = self.kafka.records[TopicPartition(TOPICS.log, partition)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from services.contract.inputs import QualifiedLead
@@ -91,7 +89,7 @@ def test_emits_again_what_was_accepted_from_this_very_record() -> None:
 
 @pytest.mark.parametrize("origin", [Origin(partition=0, offset=6), Origin(partition=1, offset=5)])
 def test_only_confirms_a_lead_sent_again_elsewhere(origin: Origin) -> None:
-    again = replace(identity("a"), origin=origin)
+    again = identity("a")._replace(origin=origin)
     assert decide([Assessed(again, candidate("a"))], {"a": known(offset=5)}, {}).verdicts == (Repeated(),)
 
 

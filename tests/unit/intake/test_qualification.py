@@ -6,11 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from services.contract.fields import quality_of
 from services.contract.inputs import QualifiedLead
 from services.contract.times import DAY_MS, iso_time
 from services.intake.domain import Candidate, Declined, DeclineReason, Identity, Origin
-from services.intake.qualification import CLOCK_TOLERANCE_MS, CONSENT_KEPT_MS, qualify
+from services.intake.qualification import CLOCK_TOLERANCE_MS, CONSENT_KEPT_MS, Judge
 from services.intake.submission import read_submission
 from tests.support.submissions import (
     CONTACT_KEPT_MS,
@@ -18,9 +21,12 @@ from tests.support.submissions import (
     KEYS,
     MARKET,
     RECEIVED_AT_MS,
+    SOLAR,
     contact,
     submission,
 )
+
+JUDGE = Judge(MARKET, KEYS)
 
 
 def judge(body: dict[str, Any], source_id: str = "sunform") -> Candidate | Declined:
@@ -34,7 +40,7 @@ def judge(body: dict[str, Any], source_id: str = "sunform") -> Candidate | Decli
         reference=None,
         received_at_ms=RECEIVED_AT_MS,
     )
-    return qualify(identity, read, MARKET, KEYS)
+    return JUDGE.judge(identity, read)
 
 
 def accepted(body: dict[str, Any], source_id: str = "sunform") -> Candidate:
@@ -125,6 +131,14 @@ def test_declines_contact_that_reaches_nobody(changes: dict[str, Any], expected:
     declined = judge(submission(contact=contact(1, **changes)))
     assert declined == expected
     assert "canary" not in repr(declined)
+
+
+@given(bill=st.integers(0, 400), owns=st.booleans(), roof=st.none() | st.decimals(0, 40, places=1).map(float))
+def test_quality_is_what_the_contract_says(bill: int, owns: bool, roof: float | None) -> None:
+    sent = {"state": "AZ", "monthly_bill": bill, "owns_home": owns, "roof_age_years": roof}
+    candidate = accepted(submission(details=sent))
+    details = orjson.loads(candidate.details_json)["details"]
+    assert candidate.lead.quality == quality_of(SOLAR.score, details, SOLAR.details)
 
 
 @pytest.mark.parametrize("way", ["phone", "email"])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.vault.memory import MemoryVault
-from services.vault.sealing import VaultError, Vault, key_id_of
+from services.vault.sealing import Vault, VaultError, key_id_of
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))
@@ -41,15 +39,15 @@ def test_refuses_changed_bytes(at: int) -> None:
     vault = Vault(KEY)
     row = vault.seal(LEAD, PAYLOAD)
     with pytest.raises(VaultError):
-        vault.open(LEAD, replace(row, sealed=changed(row.sealed, at)))
+        vault.open(LEAD, row._replace(sealed=changed(row.sealed, at)))
     with pytest.raises(VaultError):
-        vault.open(LEAD, replace(row, wrapped_key=changed(row.wrapped_key, at)))
+        vault.open(LEAD, row._replace(wrapped_key=changed(row.wrapped_key, at)))
 
 
 def test_refuses_bytes_too_short_to_be_sealed() -> None:
     vault = Vault(KEY)
     with pytest.raises(VaultError):
-        vault.open(LEAD, replace(vault.seal(LEAD, PAYLOAD), sealed=b"short"))
+        vault.open(LEAD, vault.seal(LEAD, PAYLOAD)._replace(sealed=b"short"))
 
 
 def test_refuses_a_row_under_a_key_not_at_hand() -> None:
