@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 from types import NoneType
 from typing import Any, Final, get_args, get_type_hints
+
+from services.contract.records import thawed_twin
 
 REMEMBERED_MAX: Final = 8_192
 """So many encodings of each kind are remembered; then all are forgotten."""
@@ -265,7 +267,7 @@ class _Decoder(_Source):
     def _record(self, schema: Any, record_type: type, value: str) -> None:
         """Fill a thawed twin and turn it into the frozen record: a tenth of what the constructor takes."""
         hints = get_type_hints(record_type)
-        self._line(f"{value} = new({self.named(_thawed(record_type))})")
+        self._line(f"{value} = new({self.named(thawed_twin(record_type))})")
         for part in schema["fields"]:
             held = self.read(part["type"], hints[part["name"]])
             self._line(f"{value}.{part['name']} = {held}")
@@ -327,10 +329,3 @@ class _Decoder(_Source):
 
 def _present(hint: Any) -> Any:
     return next(part for part in get_args(hint) if part is not NoneType)
-
-
-def _thawed(record_type: type) -> type:
-    """Make a class of the same layout as a frozen, slotted dataclass, whose instances can be written to."""
-    if hasattr(record_type, "__post_init__"):
-        raise NotImplementedError(f"{record_type.__name__} does something when it is made")
-    return type(record_type.__name__, (), {"__slots__": tuple(item.name for item in fields(record_type))})

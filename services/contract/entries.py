@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from services.contract.records import quickly_made
+
 GENESIS_HASH = bytes(32)
 """`prev_hash` of a partition's first entry."""
 
@@ -24,6 +26,7 @@ class CauseKind(StrEnum):
     ROUTER = "router"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """The input that an entry decides: its topic by kind, and its offset there (-1 for the router's own)."""
@@ -32,6 +35,7 @@ class Cause:
     offset: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventBody:
     """An event as bytes: the id of the schema it was written with, and its Avro body without a frame.
@@ -43,6 +47,7 @@ class EventBody:
     body: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One atomic record of the log: all that was decided about one lead for one cause."""
@@ -57,6 +62,7 @@ class Entry:
     events: tuple[EventBody, ...]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
     """How far a reader has taken one partition: the offset to read next, and the last entry's seq and hash."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from services.contract.market import Mode
+from services.contract.records import quickly_made
 
 
 class WindowKind(StrEnum):
@@ -81,6 +82,7 @@ class RefusalReason(StrEnum):
     ALREADY_CLOSED = "already_closed"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadListed:
     """An accepted lead is for sale by `plan`, or, with no plan that fits, by none."""
@@ -97,6 +99,7 @@ class LeadListed:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
     """Selling went on to the stage with this index (stage 0 starts with the listing)."""
@@ -104,6 +107,7 @@ class StageStarted:
     stage: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferMade:
     """One buyer may take the lead at these terms until `answer_by_ms`, without seeing contact details first."""
@@ -126,6 +130,7 @@ class OfferMade:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferRejected:
     """The buyer passed on its offer."""
@@ -135,6 +140,7 @@ class OfferRejected:
     reason: RejectionReason
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferExpired:
     """The buyer was silent until its offer ended."""
@@ -143,6 +149,7 @@ class OfferExpired:
     buyer_id: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferWithdrawn:
     """The offer ended because the lead was closed."""
@@ -151,6 +158,7 @@ class OfferWithdrawn:
     buyer_id: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadSold:
     """A buyer bought the lead, and these are the terms that it is told.
@@ -183,6 +191,7 @@ class LeadSold:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOpened:
     """Something is due for the lead at `due_at_ms`, unless the window is closed before."""
@@ -192,6 +201,7 @@ class WindowOpened:
     due_at_ms: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowClosed:
     """The window was due, or is no longer needed."""
@@ -199,6 +209,7 @@ class WindowClosed:
     window_number: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispositionReported:
     """A holder told what became of the lead."""
@@ -208,6 +219,7 @@ class DispositionReported:
     disposition: Disposition
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawalNoted:
     """A lead that is not listed yet was withdrawn: it will be closed on arrival."""
@@ -215,6 +227,7 @@ class WithdrawalNoted:
     reason: WithdrawalReason
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadClosed:
     """The lead's selling ended, for good and with all its windows."""
@@ -227,6 +240,7 @@ class LeadClosed:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFailed:
     """A sold lead can never reach its buyer: credited, while its number and its disclosure stay used."""
@@ -240,6 +254,7 @@ class DeliveryFailed:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRefused:
     """Our rules refused what was asked; nothing else changed."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from services.contract.events import Disposition, FailureReason, RejectionReason, WithdrawalReason
+from services.contract.records import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualifiedLead:
     """A lead that intake accepted; `fields` are the details that its type declares for pings, as canonical text."""
@@ -30,6 +32,7 @@ class QualifiedLead:
     is_test: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptOffer:
     """A buyer takes the lead at the terms of its offer. `answered_at_ms`: when the answer was appended to its topic."""
@@ -40,6 +43,7 @@ class AcceptOffer:
     answered_at_ms: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectOffer:
     """A buyer passes on its offer."""
@@ -50,6 +54,7 @@ class RejectOffer:
     reason: RejectionReason
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDisposition:
     """A buyer tells what became of a lead that it holds."""
@@ -59,6 +64,7 @@ class ReportDisposition:
     disposition: Disposition
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawLead:
     """Take a lead off the market."""
@@ -67,6 +73,7 @@ class WithdrawLead:
     reason: WithdrawalReason
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerDue:
     """The resale timer holds this window to be due; whether it is, is for the router to say."""
@@ -75,6 +82,7 @@ class TimerDue:
     window_number: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFailedDelivery:
     """The relay found that a sale's delivery can never succeed."""
@@ -84,6 +92,7 @@ class ReportFailedDelivery:
     reason: FailureReason
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailLead:
     """Close the lead as failed, because the database refused what was decided for it."""

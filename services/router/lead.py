@@ -33,8 +33,10 @@ from services.contract.events import (
     WithdrawalReason,
 )
 from services.contract.market import Mode
+from services.contract.records import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
     """One buyer's purchase of the lead, and so one disclosure."""
@@ -52,6 +54,7 @@ class Sale:
     delivery_failed: bool = False
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """Something that is due for the lead later."""

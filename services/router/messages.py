@@ -24,6 +24,7 @@ from services.contract.events import (
     OfferWithdrawn,
 )
 from services.contract.market import Mode
+from services.contract.records import quickly_made
 from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, decimal_amount, iso_time
 
 
@@ -35,6 +36,7 @@ class Channel(StrEnum):
     SOURCE_RECEIPTS = "source_receipts"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """One record for one recipient, without what only the vault knows.
@@ -61,9 +63,9 @@ def react(entry: Entry, events: Sequence[Event], partition: int) -> Sequence[Out
     for buyer_id in _holders_before(sold, closed):
         if buyer_id not in buyers:
             told.append(_notice(len(told), entry, partition, buyer_id, sold, closed))
-    for event in _told_singly(events):
+    for event in events:
         answered = _answer(len(told), entry, partition, event)
-        if answered is not None:
+        if answered is not None and not (isinstance(event, OfferExpired) and _is_refused(event, events)):
             told.append(answered)
     if sold or closed:
         told.append(_receipt(len(told), entry, partition, sold, closed))
@@ -202,12 +204,9 @@ def _answer(n: int, entry: Entry, partition: int, event: Event) -> Outgoing | No
     return Outgoing(n, Channel.BUYER_PINGS, event.buyer_id, f"gavel.{told['type']}.v1", body)
 
 
-def _told_singly(events: Sequence[Event]) -> Iterable[Event]:
-    """Leave out the end of an offer that its buyer is told with a refusal: one record to each (rule 19)."""
-    refused = {event.buyer_id for event in events if isinstance(event, CommandRefused)}
-    if not refused:
-        return events
-    return [event for event in events if not (isinstance(event, OfferExpired) and event.buyer_id in refused)]
+def _is_refused(ended: OfferExpired, events: Sequence[Event]) -> bool:
+    """Tell whether the buyer hears of the end of its offer with a refusal: one record to each (rule 19)."""
+    return any(isinstance(event, CommandRefused) and event.buyer_id == ended.buyer_id for event in events)
 
 
 def _offer(offer: OfferMade) -> dict[str, Any]:
