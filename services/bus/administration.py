@@ -5,11 +5,13 @@ It creates and compares, and never alters or deletes a topic: what differs is fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -27,6 +29,7 @@ _AT_ONCE = 500
 _ALREADY_EXISTS = 36
 _UNKNOWN_TOPIC = 3
 _ANSWER_MS = 30_000
+_REACHED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +133,21 @@ def create_topics(connection: Connection, topics: Topics, market: Market | None 
     with _admin(connection) as admin:
         wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
         found = _found(admin, wanted)
-        differing = [
-            each for topic in wanted if topic.name in found for each in differences(topic, found[topic.name])
-        ]
+        differing = _compare(wanted, found)
         missing = [topic for topic in wanted if topic.name not in found]
-        for part in _parts(missing):
-            _create(admin, part)
+        created = {name for part in _parts(missing) for name in _create(admin, part)}
+        # A topic may have been there without being seen yet, or be somebody else's doing just now.
+        others = [topic for topic in missing if topic.name not in created]
+        differing += _compare(others, _found(admin, others))
     return CreatedTopics(
-        created=tuple(topic.name for topic in missing), present=len(found), differences=tuple(differing)
+        created=tuple(topic.name for topic in missing if topic.name in created),
+        present=len(wanted) - len(created),
+        differences=tuple(differing),
     )
+
+
+def _compare(wanted: Iterable[WantedTopic], found: Mapping[str, FoundTopic]) -> list[Difference]:
+    return [each for topic in wanted if topic.name in found for each in differences(topic, found[topic.name])]
 
 
 def announce(connection: Connection, topics: Topics, *, version: int, at_ms: int) -> None:
@@ -150,10 +159,8 @@ def announce(connection: Connection, topics: Topics, *, version: int, at_ms: int
 
 @contextmanager
 def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
-    try:
-        admin = KafkaAdminClient(**connection.kafka_python(), client_id="gavel-admin")
-    except KafkaError as error:
-        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {type(error).__name__}") from error
+    _require_answer(connection)
+    admin = KafkaAdminClient(**connection.kafka_python(), client_id="gavel-admin")
     try:
         yield admin
     except KafkaError as error:
@@ -162,8 +169,16 @@ def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
         admin.close()
 
 
-def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> None:
-    """Create these topics; one that somebody else has just created is as good."""
+def _require_answer(connection: Connection) -> None:
+    """See that there is a cluster at all: kafka-python's client takes long to find out, and leaves sockets open."""
+    try:
+        AdminClient(connection.librdkafka()).list_topics("none", timeout=_REACHED_WITHIN_S)
+    except KafkaException as error:
+        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {error.args[0].name()}") from error
+
+
+def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> list[str]:
+    """Create these topics, and name those that were not there before."""
     asked = {
         topic.name: {
             "num_partitions": topic.partitions,
@@ -179,6 +194,7 @@ def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> None:
                 f"{topic['name']} can't be created: {topic['error_message'] or topic['error_code']}"
             )
     admin.wait_for_topics(list(asked), timeout_ms=_ANSWER_MS)
+    return [topic["name"] for topic in answer["topics"] if topic["error_code"] == 0]
 
 
 def _found(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> dict[str, FoundTopic]:

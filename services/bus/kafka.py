@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,12 +31,10 @@ OUTSIDERS_TIMEOUT_S = 1.0
 """What a buyer's or source's topic has not acknowledged by then counts as not delivered (protocol.md, rule 17)."""
 
 _FLUSH_SLICE_S = 1.0
-_FULL_QUEUE_WAIT_S = 0.01
 _PURGE_FOR_AT_MOST_S = 1.0
 _CHUNK = 2_000
 """So many messages are in a producer's queue at most: it never fills up, which would break their order."""
 
-_PERMANENT: Mapping[int, FailureReason] = {KafkaError.MSG_SIZE_TOO_LARGE: FailureReason.RECORD_TOO_LARGE}
 _LIBRARY_LOG = logging.getLogger("librdkafka")
 
 
@@ -171,10 +169,19 @@ class OutsiderProducer:
     """
 
     def __init__(
-        self, connection: Connection, *, timeout_s: float = OUTSIDERS_TIMEOUT_S, client_id: str = "gavel"
+        self,
+        connection: Connection,
+        *,
+        timeout_s: float = OUTSIDERS_TIMEOUT_S,
+        client_id: str = "gavel",
+        may_send: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Connect in the background. `timeout_s` must be below the group's session timeout (protocol.md, rule 15)."""
+        """Connect in the background. `timeout_s` must be below the group's session timeout (protocol.md, rule 15).
+
+        `may_send` (a worker's `Liveness.alive`) is asked at every record, since a worker may be paused on any line.
+        """
         self._timeout_s = timeout_s
+        self._may_send = may_send
         self._producer = Producer(
             connection.librdkafka(
                 client_id=client_id,
@@ -194,14 +201,40 @@ class OutsiderProducer:
         ends_at_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         failed: dict[int, KafkaError] = {}
         for start in range(0, len(messages), _CHUNK):
-            self._write(messages, range(start, min(start + _CHUNK, len(messages))), failed)
-            self._flush(ends_at_s)
-        return [_unacknowledged(index, failed[index]) for index in sorted(failed)]
+            self._send(messages, range(start, min(start + _CHUNK, len(messages))), failed, ends_at_s)
+        permanent = self._too_large(messages, failed, ends_at_s) if failed else frozenset()
+        return [_unacknowledged(index, failed[index], index in permanent) for index in sorted(failed)]
+
+    def _too_large(
+        self, messages: Sequence[Message], failed: dict[int, KafkaError], ends_at_s: float
+    ) -> frozenset[int]:
+        """Find which records are too large by themselves: a broker refuses all that travel in one request with it."""
+        refused = [index for index, error in failed.items() if error.code() == KafkaError.MSG_SIZE_TOO_LARGE]
+        found = []
+        for index in sorted(refused):
+            if time.monotonic() >= ends_at_s:
+                break
+            del failed[index]
+            self._send(messages, range(index, index + 1), failed, ends_at_s)
+            if index in failed and failed[index].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                found.append(index)
+        return frozenset(found)
+
+    def _send(
+        self, messages: Sequence[Message], indexes: range, failed: dict[int, KafkaError], ends_at_s: float
+    ) -> None:
+        self._write(messages, indexes, failed)
+        self._flush(ends_at_s)
 
     def _write(self, messages: Sequence[Message], indexes: range, failed: dict[int, KafkaError]) -> None:
-        produce = self._producer.produce
+        produce, may_send = self._producer.produce, self._may_send
         for index in indexes:
             topic, partition, key, value, headers, timestamp_ms = messages[index]
+            if not may_send():
+                failed[index] = KafkaError(
+                    KafkaError._FENCED, "this worker may not be its partitions' owner any more"
+                )
+                continue
             try:
                 produce(
                     topic,
@@ -232,8 +265,9 @@ def _note(
         failed[index] = error
 
 
-def _unacknowledged(index: int, error: KafkaError) -> Unacknowledged:
-    return Unacknowledged(index, _PERMANENT.get(error.code()), f"{error.name()}: {error.str()}")
+def _unacknowledged(index: int, error: KafkaError, too_large: bool) -> Unacknowledged:
+    permanent = FailureReason.RECORD_TOO_LARGE if too_large else None
+    return Unacknowledged(index, permanent, f"{error.name()}: {error.str()}")
 
 
 def _slice_s(ends_at_s: float | None) -> float:
@@ -275,7 +309,8 @@ def open_consumer(
             enable_auto_offset_store=False,
             auto_offset_reset="error",
             isolation_level="read_committed",
-            fetch_wait_max_ms=5,
+            # Data ends the wait at once; this is how often an idle consumer asks, and how soon a new partition is read.
+            fetch_wait_max_ms=50,
             fetch_queue_backoff_ms=1,
             # Small, because what is fetched stands in one queue: a command would wait behind all leads before it.
             fetch_message_max_bytes=262_144,

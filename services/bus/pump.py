@@ -1,99 +1,50 @@
-"""The pump: the one thread that polls Kafka for a hosted step, and that keeps its place in the group.
+"""The pump: the one thread that polls Kafka for a hosted step.
 
-It reads ahead of the step within bounds, collects small polls into one batch while the step is busy, takes part in
-rebalances, and never handles a record: what a batch means is the step's affair, in the step's own thread.
+It reads ahead of the step within bounds, hands over batches, and keeps polling for the group's sake when it may not
+read. It never handles a record: what a batch means is the step's affair, in the step's own thread.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
+from services.bus.backlog import Backlog, Batch
+from services.bus.commits import Commits
+from services.bus.faults import Warnings, judge
 from services.bus.generations import Generations
-from services.bus.kafka import Connection, open_consumer, record_of, start_of
+from services.bus.kafka import Connection, open_consumer, record_of
 from services.bus.liveness import Liveness, monotonic_s
 from services.bus.metrics import HostMetrics
+from services.bus.place import Place, Subscription
 from services.bus.ports import BusFailed, Record, Step, TopicPartition
+from services.bus.step_thread import StepThread
 
 IDLE_EVERY_S = 0.05
-TOPICS_EVERY_S = 5.0
-TOPICS_WITHIN_S = 10.0
-"""So long a worker waits at its start for topics that are just being created."""
-
 TAKEN_WITHIN_S = 10.0
-"""A batch that nobody took by then was swallowed on the way to the step."""
+"""A batch that an idle step has not got by then was swallowed on the way to it."""
 
 MAX_POLL_INTERVAL_MS = 60_000
-STEP_ANSWERS_WITHIN_S = 50.0
-"""How long a rebalance waits for the step; less than the poll interval after which the group gives up on us."""
-
 _POLL_S = 0.02
 _HOLD_AT_MOST_S = 0.25
-_COMMIT_EVERY_S = 0.05
-_COMMIT_ANSWERED_WITHIN_S = 5.0
-_WARN_EVERY_S = 60.0
-
-_FENCED = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.FENCED_INSTANCE_ID,
-    }
-)
-_PASSING = frozenset(
-    {
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TRANSPORT,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-        KafkaError._MAX_POLL_EXCEEDED,
-        KafkaError._PARTITION_EOF,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-    }
-    | _FENCED
-)
-
-T = TypeVar("T")
+_COMMITTED_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
-    """What a step reads.
+class PumpSettings:
+    """The bounds of one pump. Without the topics that it `needs`, besides those that it reads, it does not start."""
 
-    `topics` is asked again and again, in the step's thread, because the answer may change with the market. Of each
-    partition of them that the group gives us, the same partition of every partner topic is read as well.
-    `step_commits`: the step keeps its positions in Kafka and commits them itself; otherwise they are in its database
-    and the group's offsets only tell people how far it is.
-    """
-
-    group: str
-    topics: Callable[[], Collection[str]]
-    partners: tuple[str, ...] = ()
-    step_commits: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records in the order of their partitions, all read by `epoch`; an empty batch is a call to `idle`."""
-
-    records: Sequence[Record]
-    epoch: int
-    read_at_s: float
+    connection: Connection
+    client_id: str
+    session_timeout_ms: int
+    batch_max: int
+    batch_wait_ms: int
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,87 +53,14 @@ class Progress:
 
     polled_s_ago: float
     finished_s_ago: float
-    batches_in_flight: int
+    batches_under_way: int
     paused: bool
     alive: bool
     positions: Mapping[TopicPartition, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PumpSettings:
-    """The bounds of one pump."""
-
-    connection: Connection
-    client_id: str
-    session_timeout_ms: int
-    batch_max: int
-    batch_wait_ms: int
-
-
-class StepThread:
-    """The one thread in which every method of a step is called."""
-
-    def __init__(self) -> None:
-        """Start it with its first call."""
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="step")
-
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Queue a call."""
-        return self._executor.submit(call)
-
-    def call(self, call: Callable[[], T], *, within_s: float = STEP_ANSWERS_WITHIN_S) -> T:
-        """Wait for a call, behind those queued before it; raise what it raises, or `BusFailed` if it takes long."""
-        future = self.submit(call)
-        try:
-            return future.result(within_s)
-        except FutureTimeout:
-            if future.done():
-                raise
-            raise BusFailed(f"the step did not answer within {within_s:.0f} s") from None
-
-    def end(self) -> None:
-        """Take no more calls."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclass(slots=True)
-class _Positions:
-    """What to commit: the next offset of each partition. Written by the step's thread, sent by the pump."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    next: dict[TopicPartition, int] = field(default_factory=dict)
-    asked: bool = False
-
-    def move(self, positions: Mapping[TopicPartition, int], *, asked: bool) -> None:
-        with self.lock:
-            self.next.update(positions)
-            self.asked = self.asked or asked
-
-    def begin(self, starts: Mapping[TopicPartition, int | None]) -> None:
-        with self.lock:
-            for where, offset in starts.items():
-                self.next.pop(where, None)
-                if offset is not None:
-                    self.next[where] = offset
-
-    def take(self, partitions: Collection[TopicPartition] | None = None) -> list[KafkaTopicPartition]:
-        with self.lock:
-            if partitions is None:
-                self.asked = False
-            return [
-                KafkaTopicPartition(where.topic, where.partition, offset)
-                for where, offset in self.next.items()
-                if partitions is None or where in partitions
-            ]
-
-    def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        with self.lock:
-            for where in partitions:
-                self.next.pop(where, None)
-
-
 class Pump:
-    """Polls for one step. `hand_over` is given batches and must not block; at most two are under way at a time."""
+    """Polls for one step. `hand_over` is given batches and must not block."""
 
     def __init__(
         self,
@@ -196,113 +74,102 @@ class Pump:
         clock_s: Callable[[], float] = monotonic_s,
     ) -> None:
         """Wire it; nothing connects before `run`."""
+        self.leaving = threading.Event()
+        self.failing = threading.Event()
         self._settings = settings
         self._subscription = subscription
         self._step_thread = step_thread
-        self._hand_over_batch = hand_over
+        self._hand_over = hand_over
         self._liveness = liveness
         self._metrics = metrics
         self._clock_s = clock_s
-        self._log = structlog.get_logger(__name__)
-
-        self.leaving = threading.Event()
-        self.failing = threading.Event()
-        self._step: Step | None = None
-        self._consumer: Consumer | None = None
+        self._warnings = Warnings(clock_s)
         self._generations = Generations()
-        self._positions = _Positions()
-        self._committed: Mapping[TopicPartition, int | None] = {}
-
-        self._subscribed: tuple[str, ...] = ()
-        self._topics_asked: Future[Collection[str]] | None = None
-        self._topics_due_at_s = 0.0
-        self._owned: set[TopicPartition] = set()
-        self._reading: set[TopicPartition] = set()
-        self._dropped_while_polling: set[TopicPartition] = set()
-
-        self._pending: list[Record] = []
-        self._pending_since_s = 0.0
-        self._paused = False
-        self._flight = threading.Lock()
-        self._in_flight = 0
-        self._handed_at_s: list[float] = []
-        self._finished = threading.Event()
-        self._idle_due_at_s = 0.0
-        self._restarts: set[TopicPartition] = set()
-        self._working_epoch = 0
-        self._asked: dict[TopicPartition, int] = {}
-
-        self._committing_since_s: float | None = None
-        self._commit_due_at_s = 0.0
-        self._prove_every_s = settings.session_timeout_ms / 8_000
-        self._polled_at_s = self._finished_at_s = clock_s()
+        self._backlog = Backlog(settings.batch_max, idle_every_s=IDLE_EVERY_S)
+        self._commits = Commits(
+            prove_every_s=settings.session_timeout_ms / 8_000,
+            liveness=liveness,
+            warnings=self._warnings,
+            clock_s=clock_s,
+            asks_again=subscription.step_commits,
+        )
+        self._consumer: Consumer | None = None
+        self._step: Step | None = None
+        self._place: Place | None = None
         self._fatal: KafkaError | None = None
-        self._warned_at_s: dict[str, float] = {}
+        self._voided: set[TopicPartition] = set()
+        self._again: set[TopicPartition] = set()
+        self._again_lock = threading.Lock()
+        self._epoch_at_work = 0
+        self._commit_asked: dict[TopicPartition, int] = {}
+        self._polled_at_s = self._finished_at_s = clock_s()
 
-    # What other threads call.
+    # Called by the step's thread.
 
     def work(self, batch: Batch) -> None:
-        """Let the step handle a batch, in the step's thread; what it raises ends the worker."""
+        """Let the step handle a batch; what it raises ends the worker, and nothing of the batch is committed."""
         assert self._step is not None
+        self._backlog.begin()
         began_at_s = self._clock_s()
-        with self._flight:
-            self._handed_at_s.pop(0)
+        self._epoch_at_work, self._commit_asked = batch.epoch, {}
         records = self._generations.live(batch.records, batch.epoch)
-        self._working_epoch = batch.epoch
         if records:
-            self._metrics.queue_seconds.observe(began_at_s - batch.read_at_s)
             again = self._step.handle(records)
             self._count(batch, records, began_at_s)
         else:
             again = self._step.idle()
-        self._note_positions(records, again)
-        self._finish(again)
+        self._note(records, again)
+        self._finished_at_s = self._clock_s()
+        self._backlog.finish()
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """Ask for positions (the next offset to read) to be committed soon after `handle` or `idle` has returned.
 
-        Called by the step in these two. Positions of partitions that are not ours any more are left out. A commit that
-        is lost repeats records after a restart, no more.
+        Called by the step in these two. Positions of partitions that are not ours any more are left out.
         """
-        epoch = self._working_epoch
-        self._asked |= {
-            at: next for at, next in positions.items() if self._generations.committable(at, epoch)
-        }
+        ours = self._generations.committable
+        self._commit_asked |= {at: next for at, next in positions.items() if ours(at, self._epoch_at_work)}
 
     def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Give the group's positions as they were when the partitions were assigned; None where there was none."""
-        return {where: self._committed.get(where) for where in partitions}
+        """Read the group's committed positions; None where there is none. Raise `BusFailed` without an answer."""
+        consumer = self._consumer
+        assert consumer is not None
+        return self._step_thread.ask(
+            lambda: _committed(consumer, partitions), within_s=2 * _COMMITTED_WITHIN_S
+        )
+
+    # Called by any thread.
 
     def ask_topics(self) -> None:
         """Have the subscription's topics asked for at the next turn."""
-        self._topics_due_at_s = 0.0
+        if self._place is not None:
+            self._place.ask_soon()
 
     def progress(self) -> Progress:
         """Say how it goes."""
         now_s = self._clock_s()
-        with self._positions.lock:
-            positions = dict(self._positions.next)
         return Progress(
             polled_s_ago=now_s - self._polled_at_s,
             finished_s_ago=now_s - self._finished_at_s,
-            batches_in_flight=self._in_flight,
-            paused=self._paused,
+            batches_under_way=self._backlog.under_way,
+            paused=self._place is not None and self._place.paused,
             alive=self._liveness.alive(),
-            positions=positions,
+            positions=self._commits.positions(),
         )
 
-    # The pump's thread.
+    # The pump's own thread.
 
     def run(self, make_step: Callable[[], Step]) -> None:
         """Poll until told to leave; then leave the group. Raises what ends the worker."""
-        self._consumer = self._open()
+        consumer = self._consumer = self._open()
         try:
             self._step = self._step_thread.call(make_step)
-            self._subscribe(self._step_thread.call(lambda: list(self._subscription.topics())), first=True)
+            place = self._place = self._take_place(consumer, self._step)
+            place.join(self._settings.needs)
             while not self.leaving.is_set():
-                self._turn()
+                self._turn(consumer, place)
         finally:
-            self._consumer.close()
+            consumer.close()
             self._liveness.lose()
 
     def _open(self) -> Consumer:
@@ -312,416 +179,158 @@ class Pump:
             client_id=self._settings.client_id,
             session_timeout_ms=self._settings.session_timeout_ms,
             max_poll_interval_ms=max(MAX_POLL_INTERVAL_MS, self._settings.session_timeout_ms),
-            on_commit=self._on_commit,
+            on_commit=self._commits.on_commit,
             error_cb=self._on_error,
         )
 
-    def _turn(self) -> None:
+    def _take_place(self, consumer: Consumer, step: Step) -> Place:
+        return Place(
+            consumer,
+            self._subscription,
+            step,
+            self._step_thread,
+            generations=self._generations,
+            commits=self._commits,
+            liveness=self._liveness,
+            metrics=self._metrics,
+            warnings=self._warnings,
+            on_void=self._on_void,
+            leaving=self.leaving,
+            failing=self.failing,
+            clock_s=self._clock_s,
+        )
+
+    def _turn(self, consumer: Consumer, place: Place) -> None:
         if self._fatal is not None:
             raise BusFailed(f"Kafka's client gave up: {self._fatal.name()}: {self._fatal.str()}")
-        self._ask_for_topics()
-        self._begin_again()
-        self._commit()
-        if self._has_room():
-            self._resume()
-            self._read()
+        self._step_thread.run_errands()
+        place.turn()
+        self._begin_again(place)
+        self._commits.turn(consumer)
+        self._metrics.alive.set(self._liveness.alive())
+        if self._backlog.has_room():
+            place.resume()
+            self._read(consumer, place)
         else:
-            self._hold()
-        self._hand_over()
-        self._check_taken()
+            self._hold(consumer, place)
+        self._send()
 
-    # Reading, and handing over.
+    def _begin_again(self, place: Place) -> None:
+        with self._again_lock:
+            asked, self._again = self._again, set()
+        if asked:
+            self._metrics.restarts.inc(len(asked))
+            place.begin_again(asked)
 
-    def _has_room(self) -> bool:
-        return len(self._pending) < self._settings.batch_max or self._in_flight < 2
-
-    def _read(self) -> None:
+    def _read(self, consumer: Consumer, place: Place) -> None:
         """Take what is there, and wait only a little for more."""
-        assert self._consumer is not None
         wait_s = self._settings.batch_wait_ms / 1_000
-        self._dropped_while_polling.clear()
-        if self._pending:
-            messages = self._consumer.consume(self._settings.batch_max, max(wait_s, 0.001))
+        if self._backlog.is_empty:
+            messages = self._first(consumer)
+            if messages and messages[0].error() is None:
+                self._voided.clear()
+                messages += consumer.consume(self._settings.batch_max - 1, wait_s)
         else:
-            first = self._consumer.poll(self._poll_s())
-            self._dropped_while_polling.clear()
-            messages = [] if first is None else [first]
-            if first is not None and first.error() is None:
-                messages += self._consumer.consume(self._settings.batch_max - 1, wait_s)
+            self._voided.clear()
+            messages = consumer.consume(self._settings.batch_max, max(wait_s, 0.001))
         self._polled_at_s = self._clock_s()
         if messages:
-            self._accept(messages)
+            self._accept(messages, place)
 
-    def _poll_s(self) -> float:
-        if self._in_flight:
-            return _POLL_S
-        return min(_POLL_S, max(0.0, self._idle_due_at_s - self._clock_s()))
+    def _first(self, consumer: Consumer) -> list[KafkaMessage]:
+        due_s = _POLL_S if self._backlog.under_way else self._backlog.idle_due_in_s(self._clock_s())
+        message = consumer.poll(min(_POLL_S, due_s))
+        # A rebalance within this poll came before its one message.
+        self._voided.clear()
+        return [] if message is None else [message]
 
-    def _accept(self, messages: list[KafkaMessage]) -> None:
+    def _accept(self, messages: list[KafkaMessage], place: Place) -> None:
         for message in messages:
-            error = message.error()
-            if error is not None:
-                self._judge(error, message)
+            if message.error() is not None:
+                judge(message, self._warnings)
         records = [record_of(message) for message in messages if message.error() is None]
-        if self._dropped_while_polling:
-            records = self._unambiguous(records)
-        if records and not self._pending:
-            self._pending_since_s = self._polled_at_s
-        self._pending += records
+        if self._voided:
+            records = self._unambiguous(records, place)
+        self._backlog.add(records, self._polled_at_s)
 
-    def _unambiguous(self, records: list[Record]) -> list[Record]:
+    def _unambiguous(self, records: list[Record], place: Place) -> list[Record]:
         """Drop what was read while its partition changed hands; begin those that are ours again.
 
         A single poll may collect records from before and from after a rebalance without telling which is which.
         """
-        mixed = {TopicPartition(record[0], record[1]) for record in records} & self._dropped_while_polling
-        self._restart(TopicPartition(topic, at.partition) for at in mixed for topic in self._subscribed)
-        reads = self._generations.reads
-        return [
-            record
-            for record in records
-            if (where := TopicPartition(record[0], record[1])) not in mixed and reads(where)
-        ]
+        voided = frozenset(self._voided)
+        mixed = {TopicPartition(record.topic, record.partition) for record in records} & voided
+        place.begin_again(place.subscribed(where.partition for where in mixed & place.reading))
+        return [record for record in records if TopicPartition(record.topic, record.partition) not in voided]
 
-    def _hold(self) -> None:
+    def _hold(self, consumer: Consumer, place: Place) -> None:
         """Wait for the step without polling, but not for long: then pause, and go on polling for the group's sake."""
-        assert self._consumer is not None
-        if not self._paused:
-            self._finished.clear()
-            if not self._has_room() and self._finished.wait(min(self._prove_every_s, _HOLD_AT_MOST_S)):
+        if not place.paused:
+            self._backlog.finished.clear()
+            hold_s = min(self._settings.session_timeout_ms / 8_000, _HOLD_AT_MOST_S)
+            if self._backlog.has_room() or self._backlog.finished.wait(hold_s):
                 return
-            self._pause()
-        message = self._consumer.poll(_POLL_S)
+            place.pause()
+        self._voided.clear()
+        message = consumer.poll(_POLL_S)
         self._polled_at_s = self._clock_s()
         if message is not None:
-            self._accept([message])
+            self._voided.clear()
+            self._accept([message], place)
 
-    def _pause(self) -> None:
-        assert self._consumer is not None
-        self._paused = True
-        self._metrics.pauses.inc()
-        self._consumer.pause([KafkaTopicPartition(*where) for where in self._reading])
-
-    def _resume(self) -> None:
-        if not self._paused:
-            return
-        assert self._consumer is not None
-        self._paused = False
-        self._consumer.resume([KafkaTopicPartition(*where) for where in self._reading])
-
-    def _hand_over(self) -> None:
-        """Give an idle step what there is, and a busy one a full batch to go on with."""
+    def _send(self) -> None:
         now_s = self._clock_s()
-        batch_max = self._settings.batch_max
-        while len(self._pending) >= batch_max and self._in_flight < 2:
-            self._send(now_s)
-        if self._in_flight == 0 and (self._pending or now_s >= self._idle_due_at_s):
-            self._send(now_s)
-
-    def _send(self, now_s: float) -> None:
-        records = self._pending[: self._settings.batch_max]
-        del self._pending[: self._settings.batch_max]
-        self._idle_due_at_s = now_s + IDLE_EVERY_S
-        with self._flight:
-            self._in_flight += 1
-            self._handed_at_s.append(now_s)
-        self._hand_over_batch(Batch(records, self._generations.epoch, self._pending_since_s))
-        self._pending_since_s = now_s
-
-    def _check_taken(self) -> None:
-        """Faust drops a `put` without subscriber, and clears its queues, in silence: notice it here."""
-        with self._flight:
-            waiting_since_s = self._handed_at_s[0] if len(self._handed_at_s) == self._in_flight > 0 else None
-        if waiting_since_s is not None and self._clock_s() - waiting_since_s > TAKEN_WITHIN_S:
+        while (batch := self._backlog.take(self._generations.epoch, now_s)) is not None:
+            self._hand_over(batch)
+        if self._backlog.swallowed_s(now_s) > TAKEN_WITHIN_S:
             raise BusFailed(
                 f"a batch did not reach the step within {TAKEN_WITHIN_S:.0f} s: Faust has swallowed it"
             )
 
+    def _on_void(self, partitions: Collection[TopicPartition]) -> None:
+        self._voided.update(partitions)
+        self._backlog.drop(partitions)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+        self._warnings.warn(error.name(), "Kafka has a passing fault", error=error.name(), reason=error.str())
+
+    # What is noted of a batch, in the step's thread.
+
+    def _note(self, records: Sequence[Record], again: Collection[TopicPartition]) -> None:
+        """Void what must begin again before a batch that is already on its way is looked at; then take positions."""
+        if again:
+            assert self._place is not None
+            self._place.check_subscribed(again)
+            self._generations.void(self._place.with_partners(again))
+            with self._again_lock:
+                self._again.update(again)
+        if self._subscription.step_commits:
+            if self._commit_asked:
+                self._commits.move(self._commit_asked, asked=True)
+        elif records:
+            after = {TopicPartition(record.topic, record.partition): record.offset + 1 for record in records}
+            reads = self._generations.reads
+            self._commits.move({at: offset for at, offset in after.items() if reads(at)}, asked=False)
+
     def _count(self, batch: Batch, records: Sequence[Record], began_at_s: float) -> None:
+        self._metrics.queue_seconds.observe(began_at_s - batch.read_at_s)
         self._metrics.handle_seconds.observe(self._clock_s() - began_at_s)
         self._metrics.batches.observe(len(records))
         self._metrics.records.inc(len(records))
         self._metrics.void_records.inc(len(batch.records) - len(records))
 
-    def _note_positions(self, records: Sequence[Record], again: Collection[TopicPartition]) -> None:
-        if again:
-            self._void_asked(again)
-        asked, self._asked = self._asked, {}
-        if asked:
-            self._positions.move(asked, asked=True)
-        if records and not self._subscription.step_commits:
-            after = {TopicPartition(record[0], record[1]): record[2] + 1 for record in records}
-            self._positions.move(
-                {where: offset for where, offset in after.items() if self._generations.reads(where)},
-                asked=False,
-            )
 
-    def _void_asked(self, again: Collection[TopicPartition]) -> None:
-        foreign = [where for where in again if where.topic not in self._subscribed]
-        if foreign:
-            raise BusFailed(
-                f"the step wants to begin again with what it did not subscribe to: {_named(foreign)}"
-            )
-        self._generations.void(self._with_partners(again))
-
-    def _finish(self, again: Collection[TopicPartition]) -> None:
-        self._finished_at_s = self._clock_s()
-        with self._flight:
-            self._in_flight -= 1
-            self._restarts.update(again)
-        self._finished.set()
-
-    # The group.
-
-    def _ask_for_topics(self) -> None:
-        if self._topics_asked is not None:
-            if self._topics_asked.done():
-                topics = self._topics_asked.result()
-                self._topics_asked = None
-                self._subscribe(topics)
-        elif self._clock_s() >= self._topics_due_at_s:
-            self._topics_due_at_s = self._clock_s() + TOPICS_EVERY_S
-            self._topics_asked = self._step_thread.submit(lambda: list(self._subscription.topics()))
-
-    def _subscribe(self, topics: Collection[str], *, first: bool = False) -> None:
-        wanted = tuple(sorted(set(topics)))
-        if wanted == self._subscribed:
-            return
-        assert self._consumer is not None
-        if first:
-            self._await_topics(wanted)
-        self._subscribed = wanted
-        self._log.info("subscribing", topics=len(wanted), group=self._subscription.group)
-        if wanted:
-            self._consumer.subscribe(
-                list(wanted), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
-        else:
-            self._consumer.unsubscribe()
-
-    def _await_topics(self, wanted: Collection[str]) -> None:
-        """See that every partner and at least one subscribed topic exists; the others may come later."""
-        ends_at_s = self._clock_s() + TOPICS_WITHIN_S
-        while not self.leaving.is_set():
-            missing = [topic for topic in (*wanted, *self._subscription.partners) if not self._exists(topic)]
-            if not missing or (set(missing) < set(wanted)):
-                for topic in missing:
-                    self._log.warning("topic is missing", topic=topic)
-                return
-            if self._clock_s() >= ends_at_s:
-                raise BusFailed(
-                    f"missing at {self._settings.connection.bootstrap}: {', '.join(missing)}. "
-                    "Topics are created by `gavel market apply`"
-                )
-            self.leaving.wait(0.2)
-
-    def _exists(self, topic: str) -> bool:
-        assert self._consumer is not None
-        try:
-            found = self._consumer.list_topics(topic, timeout=2.0).topics.get(topic)
-        except KafkaException as error:
-            self._warn("metadata", "Kafka does not answer", error=str(error))
-            return False
-        return found is not None and found.error is None and bool(found.partitions)
-
-    def _on_assign(self, consumer: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-        assigned = [TopicPartition(at.topic, at.partition) for at in partitions]
-        self._metrics.rebalances.inc(len(assigned))
-        self._owned.update(assigned)
-        if assigned:
-            self._log.info("assigned", partitions=_named(assigned))
-            self._start_reading(assigned)
-        else:
-            consumer.incremental_assign([])
-
-    def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-        self._give_up(partitions, lost=False)
-
-    def _on_lost(self, _consumer: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-        self._liveness.lose()
-        self._give_up(partitions, lost=True)
-
-    def _give_up(self, partitions: list[KafkaTopicPartition], *, lost: bool) -> None:
-        """Void what was read, wait for the batch in progress, let the step forget, and only then let go."""
-        revoked = [TopicPartition(at.topic, at.partition) for at in partitions]
-        everything = self._with_partners(revoked)
-        self._log.info("lost" if lost else "revoked", partitions=_named(revoked))
-        self._metrics.rebalances.inc(len(revoked))
-        self._void(everything)
-        if not self.failing.is_set() and self._step is not None:
-            step = self._step
-            self._step_thread.call(lambda: step.release(revoked))
-            if not lost:
-                self._commit_now(everything)
-        self._owned.difference_update(revoked)
-        self._stop_reading(everything)
-
-    def _begin_again(self) -> None:
-        with self._flight:
-            asked, self._restarts = self._restarts, set()
-        if asked:
-            self._metrics.restarts.inc(len(asked))
-            self._restart(asked)
-
-    def _restart(self, asked: Iterable[TopicPartition]) -> None:
-        """Begin partitions again at the step's positions; those that are another's by now are no affair of ours."""
-        mine = sorted(self._owned.intersection(asked))
-        if not mine:
-            return
-        everything = self._with_partners(mine)
-        self._void(everything)
-        self._stop_reading(everything)
-        self._start_reading(mine)
-
-    def _start_reading(self, assigned: list[TopicPartition]) -> None:
-        assert self._consumer is not None
-        assert self._step is not None
-        step = self._step
-        if self._subscription.step_commits:
-            self._committed = self._read_committed(assigned)
-        starts = self._step_thread.call(lambda: dict(step.take_over(assigned)))
-        unknown = starts.keys() - self._with_partners(assigned)
-        if unknown:
-            raise BusFailed(f"the step begins with partitions that were not given to it: {_named(unknown)}")
-        self._generations.start(starts)
-        self._positions.begin(starts)
-        self._reading.update(starts)
-        self._metrics.partitions.set(len(self._reading))
-        self._consumer.incremental_assign([start_of(where, offset) for where, offset in starts.items()])
-        if self._paused:
-            self._consumer.pause([KafkaTopicPartition(*where) for where in starts])
-        self._commit_due_at_s = 0.0
-
-    def _read_committed(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Read the group's positions, in the pump's thread: in a rebalance the client answers no other."""
-        assert self._consumer is not None
-        asked = [KafkaTopicPartition(where.topic, where.partition) for where in assigned]
-        try:
-            found = self._consumer.committed(asked, timeout=TOPICS_WITHIN_S) if asked else []
-        except KafkaException as error:
-            raise BusFailed(f"the group's positions can't be read: {error}") from error
-        for position in found:
-            if position.error is not None:
-                raise BusFailed(f"{position.topic} partition {position.partition}: {position.error}")
-        return {TopicPartition(at.topic, at.partition): at.offset if at.offset >= 0 else None for at in found}
-
-    def _void(self, partitions: Collection[TopicPartition]) -> None:
-        self._generations.void(partitions)
-        self._dropped_while_polling.update(self._reading.intersection(partitions))
-        if self._pending:
-            gone = frozenset(partitions)
-            self._pending = [
-                record for record in self._pending if TopicPartition(record[0], record[1]) not in gone
-            ]
-
-    def _stop_reading(self, partitions: Collection[TopicPartition]) -> None:
-        assert self._consumer is not None
-        stopped = self._reading.intersection(partitions)
-        self._generations.drop(partitions)
-        self._positions.forget(partitions)
-        self._reading -= stopped
-        self._metrics.partitions.set(len(self._reading))
-        self._consumer.incremental_unassign([KafkaTopicPartition(*where) for where in stopped])
-
-    def _with_partners(self, subscribed: Iterable[TopicPartition]) -> set[TopicPartition]:
-        subscribed = list(subscribed)
-        partners = (
-            TopicPartition(topic, at.partition) for topic in self._subscription.partners for at in subscribed
-        )
-        return {*subscribed, *partners}
-
-    # Commits, which are also the proof that the group knows us.
-
-    def _commit(self) -> None:
-        now_s = self._clock_s()
-        if self._committing_since_s is not None:
-            if now_s - self._committing_since_s < _COMMIT_ANSWERED_WITHIN_S:
-                return
-            self._committing_since_s = None
-        due_at_s = self._commit_due_at_s
-        if now_s < (
-            min(due_at_s, self._last_commit_s() + _COMMIT_EVERY_S) if self._positions.asked else due_at_s
-        ):
-            return
-        offsets = self._positions.take()
-        self._commit_due_at_s = now_s + self._prove_every_s
-        self._metrics.alive.set(self._liveness.alive())
-        if offsets:
-            self._send_commit(offsets, now_s)
-        else:
-            self._wake_client()
-
-    def _wake_client(self) -> None:
-        """Have librdkafka look after the group: left alone, its thread sleeps for a second, whatever the heartbeat."""
-        assert self._consumer is not None
-        self._consumer.memberid()
-
-    def _last_commit_s(self) -> float:
-        return self._commit_due_at_s - self._prove_every_s
-
-    def _send_commit(self, offsets: list[KafkaTopicPartition], now_s: float) -> None:
-        assert self._consumer is not None
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-            self._committing_since_s = now_s
-        except KafkaException as error:
-            self._warn("commit", "positions can't be committed", error=str(error))
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
-        asked_at_s, self._committing_since_s = self._committing_since_s, None
-        failed = error or next((at.error for at in partitions if at.error is not None), None)
-        if failed is None:
-            if asked_at_s is not None:
-                self._liveness.prove(asked_at_s)
-            return
-        if failed.code() in _FENCED:
-            self._liveness.lose()
-        self._positions.move({}, asked=self._subscription.step_commits)
-        self._warn("commit", "positions were not committed", error=failed.name())
-
-    def _commit_now(self, partitions: Collection[TopicPartition]) -> None:
-        assert self._consumer is not None
-        offsets = self._positions.take(partitions)
-        if not offsets:
-            return
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            self._warn(
-                "commit", "positions were not committed before partitions were given up", error=str(error)
-            )
-
-    # Errors.
-
-    def _judge(self, error: KafkaError, message: KafkaMessage) -> None:
-        """Wait out what passes; anything else ends the worker."""
-        where = f"{message.topic()} partition {message.partition()}"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise BusFailed(
-                f"{where}: the position to read from is not in the topic any more ({error.str()}). "
-                "Records were deleted, or the topic was made again: find out which before you go on"
-            )
-        if error.fatal() or error.code() not in _PASSING:
-            raise BusFailed(f"{where}: {error.name()}: {error.str()}")
-        self._warn(
-            f"{error.name()} {message.topic()}", "Kafka has a passing fault", error=error.name(), at=where
-        )
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
-        self._warn(error.name(), "Kafka has a passing fault", error=error.name(), reason=error.str())
-
-    def _warn(self, kind: str, text: str, **more: Any) -> None:
-        """Say it, and the same not again for a minute."""
-        now_s = self._clock_s()
-        if now_s - self._warned_at_s.get(kind, float("-inf")) >= _WARN_EVERY_S:
-            self._warned_at_s[kind] = now_s
-            self._log.warning(text, **more)
-
-
-def _named(partitions: Iterable[TopicPartition]) -> dict[str, list[int]]:
-    named: dict[str, list[int]] = {}
-    for topic, partition in sorted(partitions):
-        named.setdefault(topic, []).append(partition)
-    return named
+def _committed(
+    consumer: Consumer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int | None]:
+    asked = [KafkaTopicPartition(where.topic, where.partition) for where in partitions]
+    try:
+        found = consumer.committed(asked, timeout=_COMMITTED_WITHIN_S) if asked else []
+    except KafkaException as error:
+        raise BusFailed(f"the group's positions can't be read: {error}") from error
+    for position in found:
+        if position.error is not None:
+            raise BusFailed(f"{position.topic} partition {position.partition}: {position.error}")
+    return {TopicPartition(at.topic, at.partition): at.offset if at.offset >= 0 else None for at in found}

@@ -8,7 +8,7 @@ from services.bus.database import connect
 from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.kafka import Connection, LogProducer, OutsiderProducer, last_record, topic_id
 from services.bus.liveness import monotonic_s
-from services.bus.ports import TopicPartition
+from services.bus.ports import Stopped, TopicPartition
 from services.contract.codec import codec
 from services.contract.topics import Topics
 from services.market import store as market_store
@@ -19,7 +19,7 @@ from services.router.settings import RouterSettings
 from services.router.step import Router
 from services.router.store import PostgresRouterStore
 from services.vault import table
-from services.vault.sealing import Vault
+from services.vault.sealing import Vault, VaultError
 
 ROLE = "gavel_router"
 
@@ -52,7 +52,9 @@ def build_router(settings: RouterSettings, vault: Vault, membership: Membership)
         store=store,
         vault=SealedRows(database, vault),
         log_producer=LogProducer(connection, client_id=f"{name}-log"),
-        outside_producer=OutsiderProducer(connection, client_id=f"{name}-outsiders"),
+        outside_producer=OutsiderProducer(
+            connection, client_id=f"{name}-outsiders", may_send=membership.liveness.alive
+        ),
         codec=codec(),
         topics=settings.topics,
         alive=membership.liveness.alive,
@@ -81,7 +83,10 @@ class SealedRows:
         """See `VaultReader`."""
         if not lead_ids:
             return {}
-        return self._database.do(lambda connection: table.read(connection, lead_ids, vault=self._vault))
+        try:
+            return self._database.do(lambda connection: table.read(connection, lead_ids, vault=self._vault))
+        except VaultError as error:
+            raise Stopped(f"a delivery can't be opened: {error}") from error
 
 
 class KafkaLogTail:
@@ -91,10 +96,16 @@ class KafkaLogTail:
         """Take where the log is."""
         self._connection = connection
         self._topic = topics.log
+        self._commands = topics.commands
 
     def topic_id(self) -> str:
         """See `LogTail`."""
         return topic_id(self._connection, self._topic)
+
+    def commands_end(self, partition: int) -> int:
+        """See `LogTail`."""
+        record = last_record(self._connection, TopicPartition(self._commands, partition))
+        return 0 if record is None else record.offset + 1
 
     def last_value(self, partition: int) -> bytes | None:
         """See `LogTail`."""

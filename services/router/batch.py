@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from services.bus.ports import Record, Stopped
 from services.contract.codec import Codec, NotReadable
 from services.contract.entries import Cause, CauseKind
-from services.contract.inputs import Input
+from services.contract.inputs import Command, Input, QualifiedLead, TimerDue
 from services.contract.topics import Topics
 from services.router.ports import Head
 
+_TAKEN: Mapping[CauseKind, frozenset[type]] = {
+    CauseKind.QUALIFIED: frozenset({QualifiedLead}),
+    CauseKind.COMMAND: frozenset(get_args(Command)),
+    CauseKind.TIMER: frozenset({TimerDue}),
+}
 OWN = Cause(kind=CauseKind.ROUTER, offset=-1)
 
 
@@ -60,7 +65,7 @@ def batches_of(records: Iterable[Record], codec: Codec, topics: Topics) -> dict[
         if batch is None:
             batch = batches[record.partition] = PartitionBatch()
         kind = kinds[record.topic]
-        caused = Caused(Cause(kind=kind, offset=record.offset), _decoded(record, codec))
+        caused = Caused(Cause(kind=kind, offset=record.offset), _decoded(record, kind, codec))
         (
             batch.qualified
             if kind is CauseKind.QUALIFIED
@@ -100,12 +105,18 @@ def _later(inputs: list[Caused], next_offset: int) -> list[Caused]:
     return [caused for caused in inputs if caused.cause.offset >= next_offset]
 
 
-def _decoded(record: Record, codec: Codec) -> Input:
+def _decoded(record: Record, kind: CauseKind, codec: Codec) -> Input:
     try:
         subject: Input = codec.decode(record.value)
     except NotReadable as error:
-        raise Stopped(
-            f"{record.topic} partition {record.partition}, offset {record.offset}: {error}. "
-            "A topic of ours holds what we cannot read: nothing is skipped, an operator must look."
-        ) from error
+        raise Stopped(_complaint(record, str(error))) from error
+    if type(subject) not in _TAKEN[kind]:
+        raise Stopped(_complaint(record, f"{type(subject).__name__} does not belong there"))
     return subject
+
+
+def _complaint(record: Record, what: str) -> str:
+    return (
+        f"{record.topic} partition {record.partition}, offset {record.offset}: {what}. "
+        "A topic of ours holds what we cannot read: nothing is skipped, an operator must look."
+    )

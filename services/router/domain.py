@@ -46,6 +46,7 @@ from services.contract.inputs import (
     WithdrawLead,
 )
 from services.contract.market import LeadType, Market, Mode, Plan, Sell, Stage
+from services.contract.records import quickly_made
 from services.router.lead import Lead, State, WithdrawnEarly, apply, listed
 from services.router.orders import OrderBook, OrderSet
 from services.router.selling import Choice, candidates, next_choice
@@ -56,6 +57,7 @@ ANSWER_GRACE_MS = 50
 _SHARE_WHOLE = 10_000
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The events that were decided, and the state after them (which is `evolve` of the state before)."""
@@ -113,6 +115,8 @@ def fail(state: State, subject: Input, conditions: Conditions) -> Decision:
     if isinstance(subject, QualifiedLead) and not isinstance(state, Lead):
         decision.list_only(subject)
     decision.fail()
+    if isinstance(subject, ReportFailedDelivery):
+        decision.report_failed_delivery(subject)
     return Decision(events=decision.events, state=decision.state)
 
 
@@ -298,7 +302,7 @@ class _Deciding:
         """Sell what the current stage can sell now, then wait, go on, or close."""
         plan = self._plan(lead)
         stage = plan.stages[lead.stage]
-        book = self._conditions.books.get(lead.lead_type)
+        book = self._book(lead)
         fitting = self._fitting(book, lead, stage)
         while book is not None and fitting:
             choice = next_choice(book, lead, stage, fitting)
@@ -441,8 +445,15 @@ class _Deciding:
         plans = self._conditions.accepted_market.lead_types[lead.lead_type].plans
         return next(plan for plan in plans if plan.name == lead.plan)
 
+    def _book(self, lead: Lead) -> OrderBook | None:
+        """Find the orders for a lead; none in a market of another currency, where its prices would be others."""
+        conditions = self._conditions
+        if conditions.market.currency != conditions.accepted_market.currency:
+            return None
+        return conditions.books.get(lead.lead_type)
+
     def _stands(self, lead: Lead, order_id: str) -> bool:
-        book = self._conditions.books.get(lead.lead_type)
+        book = self._book(lead)
         return book is not None and bool(book.of_ids((order_id,)))
 
     def _open_lead(self, command: str, buyer_id: str) -> Lead | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from services.bus.memory import Faults, VirtualClock
 from services.bus.ports import Stopped
 from services.contract.market import Mode
 from services.router.ports import (
     NEVER_CLOSED,
+    Behind,
     CloseRow,
     Head,
     LogRow,
@@ -178,9 +180,18 @@ class MemoryRouterStore:
         wanted = range(after_seq + 1, min(last, after_seq + limit) + 1)
         return [self.tables.log[partition, seq] for seq in wanted]
 
-    def undelivered(self, partition: int, *, limit: int) -> Sequence[UndeliveredRow]:
+    def behind(self, partition: int) -> Collection[str]:
         """See `RouterStore`."""
-        return sorted(row for row in self.tables.undelivered.values() if row.partition == partition)[:limit]
+        rows = self.tables.undelivered.values()
+        return {row.recipient for row in rows if row.partition == partition}
+
+    def undelivered(self, behind: Collection[Behind], *, each: int, limit: int) -> Sequence[UndeliveredRow]:
+        """See `RouterStore`."""
+        rows = sorted(self.tables.undelivered.values())
+        found = (
+            [row for row in rows if (row.partition, row.recipient) == asked][:each] for asked in set(behind)
+        )
+        return sorted(chain.from_iterable(found))[:limit]
 
     def entry_values(self, rows: Collection[UndeliveredRow]) -> Mapping[tuple[int, int], bytes]:
         """See `RouterStore`."""

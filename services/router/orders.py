@@ -17,6 +17,8 @@ from typing import TypeAlias, TypeVar
 from services.contract.fields import AGE, ORDERED, QUALITY, comparable
 from services.contract.market import (
     AnyOf,
+    FieldKind,
+    FieldType,
     LeadType,
     ListPrice,
     Market,
@@ -151,9 +153,9 @@ class OrderBook:
 
     def _number(self, name: str, text: str | None) -> int | None:
         kind = self._kinds.get(name)
-        return (
-            comparable(kind, text) if text is not None and kind is not None and kind.type in ORDERED else None
-        )
+        if text is None or kind is None or kind.type not in ORDERED:
+            return None
+        return _comparable_or_none(kind, text)
 
     def _index(self, name: str) -> _FieldIndex:
         conditions = [(bit, dict(order.where).get(name)) for bit, order in enumerate(self.orders)]
@@ -198,6 +200,16 @@ class OrderBook:
 
 def _price_in(order: Order, mode: Mode) -> Price | None:
     return order.takes.exclusive if mode is Mode.EXCLUSIVE else order.takes.shared
+
+
+def _comparable_or_none(kind: FieldKind, text: str) -> int | None:
+    """Compare, unless the text is of another kind, which the field was of when the lead was accepted."""
+    if kind.type is FieldType.AMOUNT and text[-3:-2] != ".":
+        return None
+    try:
+        return comparable(kind, text)
+    except ValueError:
+        return None
 
 
 def order_books(market: Market) -> Mapping[str, OrderBook]:

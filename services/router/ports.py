@@ -79,6 +79,13 @@ class UndeliveredRow(NamedTuple):
     recipient: str
 
 
+class Behind(NamedTuple):
+    """A recipient that has undelivered records of a partition."""
+
+    partition: int
+    recipient: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """How far a partition's entries are published, and what is still to be delivered of them (rule 16)."""
@@ -163,8 +170,12 @@ class RouterStore(Protocol):
         """Read committed entries in order."""
         ...
 
-    def undelivered(self, partition: int, *, limit: int) -> Sequence[UndeliveredRow]:
-        """Read what is to be delivered, in the order of the log."""
+    def behind(self, partition: int) -> Collection[str]:
+        """Name the recipients that have undelivered records of a partition."""
+        ...
+
+    def undelivered(self, behind: Collection[Behind], *, each: int, limit: int) -> Sequence[UndeliveredRow]:
+        """Read the first `each` records of each of these, `limit` at most in all, in the order of the log."""
         ...
 
     def entry_values(self, rows: Collection[UndeliveredRow]) -> Mapping[tuple[int, int], bytes]:
@@ -193,10 +204,14 @@ class VaultReader(Protocol):
 
 
 class LogTail(Protocol):
-    """Looks at the end of a partition of `leads.log` (rule 22)."""
+    """Looks at the end of a partition, of `leads.log` (rule 22) and of `leads.commands`."""
 
     def topic_id(self) -> str:
         """Read the id that the topic was given when it was made."""
+        ...
+
+    def commands_end(self, partition: int) -> int:
+        """Read the offset behind the last command that is there now (rule 27)."""
         ...
 
     def last_value(self, partition: int) -> bytes | None:

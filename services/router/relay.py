@@ -7,13 +7,13 @@ rules 15 to 19).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 import structlog
 
-from services.bus.ports import Message, Producer
+from services.bus.ports import Message, Producer, Stopped
 from services.contract.cloudevents import outsider_headers
 from services.contract.codec import Codec
 from services.contract.entries import Entry
@@ -21,7 +21,7 @@ from services.contract.events import Event, FailureReason
 from services.contract.inputs import ReportFailedDelivery
 from services.contract.topics import Topics
 from services.router.messages import Channel, Outgoing, react
-from services.router.ports import LogRow, RouterStore, UndeliveredRow, VaultReader
+from services.router.ports import Behind, LogRow, RouterStore, UndeliveredRow, VaultReader
 
 ACKNOWLEDGED_WITHIN_S = 1.0
 RETRIED_AT_ONCE_MAX = 1_000
@@ -52,6 +52,15 @@ class Published:
 
     undelivered: list[UndeliveredRow] = field(default_factory=list)
     failed: list[FailedDelivery] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Retried:
+    """What became of a retry. `more`: others of those that answer wait; `all_silent`: nobody answered."""
+
+    failed: list[FailedDelivery] = field(default_factory=list)
+    more: bool = False
+    all_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +105,7 @@ class Relay:
 
     def take_over(self, partition: int) -> None:
         """Learn which recipients have records behind in this partition."""
-        rows = self._store.undelivered(partition, limit=RETRIED_AT_ONCE_MAX)
-        self._behind[partition] = {row.recipient for row in rows}
+        self._behind[partition] = set(self._store.behind(partition))
 
     def release(self, partition: int) -> None:
         """Forget a partition."""
@@ -111,13 +119,12 @@ class Relay:
         ]
 
     def publish(self, batch: Sequence[Committed]) -> Published:
-        """Publish entries in order; raise `NotAlive` with nothing sent, or `BusFailed`."""
+        """Publish entries in order; raise `NotAlive` with nothing sent to outsiders, or `BusFailed`."""
         published = Published()
         letters = self._letters(batch, published)
         waiting = [letter.row for letter in letters if self._is_behind(letter.row)]
         sending = [letter for letter in letters if not self._is_behind(letter.row)]
-        if not self._alive():
-            raise NotAlive
+        self._require_alive()
         self._log_producer.publish([self._log_message(committed) for committed in batch])
         self._send(sending, published)
         for row in published.undelivered:
@@ -134,38 +141,55 @@ class Relay:
         if rows:
             self._store.delivered(rows)
 
-    def retry(self) -> list[FailedDelivery]:
-        """Send again what is behind, in order for each recipient, one record first; return what can never arrive."""
-        failed: list[FailedDelivery] = []
-        for partition in [partition for partition, behind in self._behind.items() if behind]:
-            failed += self._retry_partition(partition)
-        return failed
+    def retry(self) -> Retried:
+        """Send again what is behind: one record first to each recipient, the rest in order to those that take it.
 
-    def _retry_partition(self, partition: int) -> list[FailedDelivery]:
-        rows = self._store.undelivered(partition, limit=RETRIED_AT_ONCE_MAX)
+        So however many recipients are silent, the others wait once for all of them. Raise `NotAlive` or `Stopped`.
+        """
+        retried = Retried()
+        behind = [
+            Behind(at, recipient) for at, recipients in self._behind.items() for recipient in recipients
+        ]
+        first = {pair.recipient: pair for pair in reversed(behind)}
+        silent = self._send_again(list(first.values()), retried, each=1)
+        answering = [pair for pair in behind if pair.recipient not in silent]
+        self._send_again(answering, retried, each=RETRIED_AT_ONCE_MAX)
+        retried.all_silent = not answering
+        return retried
+
+    def _send_again(self, behind: Sequence[Behind], retried: Retried, *, each: int) -> set[str]:
+        """Send these recipients' first records in these partitions; return the recipients that don't answer."""
+        rows = self._store.undelivered(behind, each=each, limit=RETRIED_AT_ONCE_MAX)
         published = Published()
-        letters = self._letters_again(rows, published)
-        first = {letter.row.recipient: letter for letter in reversed(letters)}
-        if not self._alive():
-            raise NotAlive
-        self._send(list(first.values()), published)
-        silent = {row.recipient for row in published.undelivered}
-        self._send([letter for letter in letters if _may_follow(letter, first, silent)], published)
-        behind = {row for row in rows if row in published.undelivered or row.recipient in silent}
-        kept = behind | {failed.row for failed in published.failed}
-        self._store.delivered([row for row in rows if row not in kept])
-        if len(rows) < RETRIED_AT_ONCE_MAX:
-            self._behind[partition] = {row.recipient for row in kept}
-        return published.failed
+        self._send(self._letters_again(rows, published), published)
+        kept = {*published.undelivered, *(failed.row for failed in published.failed)}
+        self.forget([row for row in rows if row not in kept])
+        retried.failed += [failed for failed in published.failed if failed not in retried.failed]
+        retried.more = len(rows) == RETRIED_AT_ONCE_MAX
+        if not retried.more:
+            self._take_off(behind, rows if each == 1 else kept)
+        return {row.recipient for row in published.undelivered}
+
+    def _take_off(self, asked: Sequence[Behind], left: Collection[UndeliveredRow]) -> None:
+        """Take those off that have nothing undelivered any more."""
+        still = {(row.partition, row.recipient) for row in left}
+        for partition, recipient in asked:
+            if (partition, recipient) not in still:
+                self._behind[partition].discard(recipient)
 
     def _letters_again(self, rows: Sequence[UndeliveredRow], published: Published) -> list[_Letter]:
         values = self._store.entry_values(rows)
-        wanted = {(row.seq, row.n) for row in rows}
+        wanted = frozenset(rows)
         batch = self.read(
             LogRow(partition, seq, "", 0, value) for (partition, seq), value in sorted(values.items())
         )
-        letters = self._letters(batch, published)
-        return [letter for letter in letters if (letter.row.seq, letter.row.n) in wanted]
+        letters = [letter for letter in self._letters(batch, published) if letter.row in wanted]
+        published.failed = [failed for failed in published.failed if failed.row in wanted]
+        lost = wanted.difference(letter.row for letter in letters)
+        lost = lost.difference(failed.row for failed in published.failed)
+        if lost:
+            raise Stopped(f"no record follows from the log for what is undelivered: {min(lost)}")
+        return letters
 
     def _letters(self, batch: Sequence[Committed], published: Published) -> list[_Letter]:
         """Write all records of a batch to outsiders; the vault is read once, after the commit (rule 7)."""
@@ -207,12 +231,15 @@ class Relay:
         return _Letter(row, entry.lead_id, outgoing, message)
 
     def _send(self, letters: Sequence[_Letter], published: Published) -> None:
+        """Send to outsiders, unless we may have lost the partitions, be it since the log was written (rule 15)."""
+        self._require_alive()
         refused = self._outside_producer.publish(
             [letter.message for letter in letters], timeout_s=ACKNOWLEDGED_WITHIN_S
         )
+        gone = self._gone_of([letters[unacknowledged.index] for unacknowledged in refused])
         for unacknowledged in refused:
             letter = letters[unacknowledged.index]
-            reason = unacknowledged.permanent or self._gone(letter.outgoing)
+            reason = unacknowledged.permanent or gone[letter.row.recipient]
             if reason is None:
                 published.undelivered.append(letter.row)
             elif letter.outgoing.sale_number is not None:
@@ -223,6 +250,15 @@ class Relay:
                 _log.warning(
                     "never_to_be_told", topic=letter.row.recipient, seq=letter.row.seq, reason=reason
                 )
+
+    def _require_alive(self) -> None:
+        if not self._alive():
+            raise NotAlive
+
+    def _gone_of(self, letters: Sequence[_Letter]) -> Mapping[str, FailureReason | None]:
+        """Look each recipient up once, however many records it did not take."""
+        recipients = {letter.row.recipient: letter.outgoing for letter in letters}
+        return {topic: self._gone(outgoing) for topic, outgoing in recipients.items()}
 
     def _gone(self, outgoing: Outgoing) -> FailureReason | None:
         kind = "sources" if outgoing.channel is Channel.SOURCE_RECEIPTS else "buyers"
@@ -251,8 +287,3 @@ class Relay:
 def _failed(row: UndeliveredRow, lead_id: str, sale_number: int, reason: FailureReason) -> FailedDelivery:
     report = ReportFailedDelivery(lead_id=lead_id, sale_number=sale_number, reason=reason)
     return FailedDelivery(row=row, report=report)
-
-
-def _may_follow(letter: _Letter, first: Mapping[str, _Letter], silent: set[str]) -> bool:
-    """A recipient's later records go out once its first one was acknowledged."""
-    return letter is not first[letter.row.recipient] and letter.row.recipient not in silent

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from services.contract.ids import draw
 from services.contract.market import Mode, Order, Ranking, Sell, Stage
+from services.contract.records import quickly_made
 from services.router.lead import Lead
 from services.router.orders import OrderBook, OrderSet, RankedPrices, members_of, nth_of
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One sale that a stage may make."""
@@ -51,7 +53,7 @@ def next_choice(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) ->
         case Sell.EXCLUSIVE:
             return _exclusive(book, lead, stage, fitting)
         case Sell.SHARED:
-            return next(_shared(book, lead, stage, fitting), None)
+            return _shared(book, lead, stage, fitting)
         case Sell.EITHER if stage.by is Ranking.PRICE:
             return _whichever_brings_more(book, lead, stage, fitting)
         case Sell.EITHER:
@@ -63,11 +65,14 @@ def _exclusive(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> 
     return None if lead.sales else _first(book, lead, stage, Mode.EXCLUSIVE, fitting, 0)
 
 
-def _shared(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Iterator[Choice]:
+def _shared(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Choice | None:
+    return _first(book, lead, stage, Mode.SHARED, fitting, _sold_in_stage(lead))
+
+
+def _all_shared(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Iterator[Choice]:
     """Choose sale after sale, as far as `sales_max` goes, each buyer at most once."""
-    sold = len(lead.sales)
-    in_stage = sum(1 for sale in lead.sales if sale.stage == lead.stage)
-    for slot in range(in_stage, in_stage + lead.sales_max - sold):
+    first = _sold_in_stage(lead)
+    for slot in range(first, first + lead.sales_max - len(lead.sales)):
         choice = _first(book, lead, stage, Mode.SHARED, fitting, slot)
         if choice is None:
             return
@@ -75,19 +80,23 @@ def _shared(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Ite
         fitting &= ~book.of_buyers((choice.order.buyer_id,))
 
 
+def _sold_in_stage(lead: Lead) -> int:
+    return sum(sale.stage == lead.stage for sale in lead.sales)
+
+
 def _whichever_brings_more(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Choice | None:
     """Compare the best exclusive price with the sum of the best shared ones; equal sums go exclusive."""
     alone = _exclusive(book, lead, stage, fitting)
     if alone is None:
-        return next(_shared(book, lead, stage, fitting), None)
-    together = list(_shared(book, lead, stage, fitting))
+        return _shared(book, lead, stage, fitting)
+    together = list(_all_shared(book, lead, stage, fitting))
     return together[0] if sum(choice.price_cents for choice in together) > alone.price_cents else alone
 
 
 def _as_the_first_says(book: OrderBook, lead: Lead, stage: Stage, fitting: OrderSet) -> Choice | None:
     """The first in rank takes the lead as its order says: alone where it takes it so, otherwise shared."""
     if lead.sales:
-        return next(_shared(book, lead, stage, fitting), None)
+        return _shared(book, lead, stage, fitting)
     alone, together = (_prices(book, stage, mode, 0) for mode in (Mode.EXCLUSIVE, Mode.SHARED))
     able = fitting & (alone.orders | together.orders)
     if not able:

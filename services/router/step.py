@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
+from services.bus.logging import told
 from services.bus.ports import Record, Stopped, TopicPartition
 from services.contract.codec import Codec
 from services.contract.entries import Entry, hash_of
-from services.contract.events import LeadClosed, LeadSold
-from services.contract.inputs import QualifiedLead
+from services.contract.events import LeadClosed, LeadSold, WindowKind
+from services.contract.inputs import Input, QualifiedLead, TimerDue
 from services.contract.market import Market, Mode
 from services.contract.topics import Topics
 from services.router.batch import OWN, Caused, PartitionBatch, Started, batches_of, start
@@ -40,13 +41,15 @@ from services.router.ports import (
     StartAgain,
     TryAgain,
 )
-from services.router.relay import Committed, FailedDelivery, NotAlive, Relay
+from services.router.relay import Committed, FailedDelivery, NotAlive, Relay, Retried
 
 ATTEMPTS_MAX = 5
+LOST_IN_A_ROW_MAX = 10
 FAILED_IN_A_ROW_MAX = 10
 CLOCK_JUMP_MAX_MS = 60_000
 PUBLISHED_AT_ONCE_MAX = 1_000
 RETRY_EACH_S = 1.0
+RETRY_AT_MOST_EACH_S = 16.0
 DROP_EACH_S = 3_600.0
 
 _log = structlog.get_logger("gavel.router")
@@ -73,6 +76,14 @@ class _Owned:
     is_behind: bool = False
     mark: Mark | None = None
     own: tuple[FailedDelivery, ...] = ()
+
+
+class _ClockReading(NamedTuple):
+    """What the database's clock said, at some moment between our question and its answer by our own clock."""
+
+    now_ms: int
+    asked_at_s: float
+    answered_at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +117,12 @@ class Router:
         self._log_tail = log_tail
         self._monotonic_s = monotonic_s
         self._owned: dict[int, _Owned] = {}
+        self._answers_until: dict[int, int] = {}
         self._failed_in_a_row = 0
-        self._clock: tuple[int, float] | None = None
+        self._lost_in_a_row = 0
+        self._clock: _ClockReading | None = None
         self._retry_at_s = 0.0
+        self._retry_each_s = RETRY_EACH_S
         self._drop_at_s = monotonic_s() + DROP_EACH_S
 
     # The step
@@ -118,6 +132,16 @@ class Router:
 
         Not here, because a worker sends nothing before the group has confirmed that it is a member (rule 15).
         """
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                return self._take_over(assigned)
+            except (StartAgain, TryAgain) as error:
+                lost = error
+        raise Stopped(
+            f"the database was lost {ATTEMPTS_MAX} times while partitions were taken over"
+        ) from lost
+
+    def _take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         positions: dict[TopicPartition, int | None] = {}
         heads = self._store.heads([where.partition for where in assigned])
         topic_id = self._log_tail.topic_id()
@@ -125,6 +149,7 @@ class Router:
             self._require_topic(head, topic_id)
             self._require_origin(head)
             self._relay.take_over(partition)
+            self._answers_until[partition] = self._log_tail.commands_end(partition)
             self._owned[partition] = _Owned(
                 head.version, head.published_seq, is_behind=head.published_seq < head.seq
             )
@@ -134,7 +159,11 @@ class Router:
         return positions
 
     def release(self, revoked: Collection[TopicPartition]) -> None:
-        """Forget the partitions; whoever has them now starts from the database."""
+        """Forget the partitions; whoever has them next starts from the database.
+
+        The marks are moved if they can be, so that the next owner does not repeat the last batch.
+        """
+        self._move_marks()
         for where in revoked:
             self._owned.pop(where.partition, None)
             self._relay.release(where.partition)
@@ -149,22 +178,22 @@ class Router:
             if partition in self._owned and not self._owned[partition].is_behind
         }
         again |= (batches.keys() & self._owned.keys()) - ready.keys()
-        again |= self._turn(ready)
+        again |= self._turn(self._with_own(ready))
+        self._drop_old_log_ranges()
         return self._subscribed(again | self._retry_undelivered())
 
     def idle(self) -> Collection[TopicPartition]:
         """Publish what is behind, decide the router's own findings, move the marks that no commit has taken along."""
         again = self._catch_up()
-        again |= self._turn(
-            {
-                partition: PartitionBatch()
-                for partition, owned in self._owned.items()
-                if owned.own and not owned.is_behind
-            }
-        )
+        again |= self._turn(self._with_own({}))
         again |= self._move_marks()
         self._drop_old_log_ranges()
         return self._subscribed(again | self._retry_undelivered())
+
+    def _with_own(self, batches: Mapping[int, PartitionBatch]) -> dict[int, PartitionBatch]:
+        """Add partitions that nothing came for, but that the router itself has found something in."""
+        own = {at: PartitionBatch() for at, owned in self._owned.items() if owned.own and not owned.is_behind}
+        return {**own, **batches}
 
     # Taking over
 
@@ -177,7 +206,10 @@ class Router:
                     again.add(partition)
             except NotAlive:
                 break
-            except (Overtaken, StartAgain, TryAgain):
+            except Overtaken:
+                again.add(partition)
+            except (StartAgain, TryAgain) as error:
+                self._note_lost(error)
                 again.add(partition)
         return again
 
@@ -193,6 +225,7 @@ class Router:
             assert owned.mark is not None
             self._store.move_marks([owned.mark])
             owned.published_seq, owned.mark = owned.mark.after_seq, None
+            self._lost_in_a_row = 0
         owned.is_behind = False
         return True
 
@@ -233,15 +266,26 @@ class Router:
         for partition, batch in batches.items():
             batch.own = [Caused(OWN, failed.report) for failed in reported[partition]]
         try:
+            asked_at_s = self._monotonic_s()
             snapshot = self._store.read(sorted(batches), _lead_ids(batches))
-            self._check_clock(snapshot.now_ms)
+            self._check_clock(_ClockReading(snapshot.now_ms, asked_at_s, self._monotonic_s()))
             decided, again = self._decide(batches, snapshot)
             again |= self._commit(batches, snapshot, decided)
             self._relay.forget([failed.row for partition in decided for failed in reported[partition]])
             self._publish([entry for item in decided.values() for entry in item.committed])
-        except (StartAgain, NotAlive):
+        except NotAlive:
+            return set(batches)
+        except (StartAgain, TryAgain) as error:
+            self._note_lost(error)
             return set(batches)
         return again
+
+    def _note_lost(self, error: StartAgain | TryAgain) -> None:
+        """What passes is waited out (rules 4 and 5), but not for ever, nor in silence."""
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= LOST_IN_A_ROW_MAX:
+            raise Stopped(f"{self._lost_in_a_row} transactions in a row were lost") from error
+        _log.warning("transaction_lost", in_a_row=self._lost_in_a_row, error=told(error))
 
     def _decide(
         self, batches: Mapping[int, PartitionBatch], snapshot: Snapshot
@@ -268,8 +312,10 @@ class Router:
     ) -> _Decided:
         head = snapshot.heads[partition]
         deciding = _Chain(head, snapshot, self._markets, self._codec, failed)
+        holds_offers = started.next_command < self._answers_until[partition]
         for caused in started.inputs:
-            deciding.add(caused)
+            if not (holds_offers and deciding.would_end_offer(caused.subject)):
+                deciding.add(caused)
         mark = self._owned[partition].mark
         after = replace(
             head,
@@ -311,7 +357,9 @@ class Router:
                     raise Stopped(
                         f"a commit did not get its locks in {attempts} attempts: {error}"
                     ) from error
-        self._failed_in_a_row = self._failed_in_a_row if failed else 0
+        self._lost_in_a_row = 0
+        if not failed and any(item.committed for item in decided.values()):
+            self._failed_in_a_row = 0
         for partition, item in decided.items():
             self._owned[partition] = _Owned(item.commit.before.version + 1, item.commit.after.published_seq)
         return again
@@ -352,8 +400,10 @@ class Router:
             self._store.move_marks(marks)
         except Overtaken as overtaken:
             return set(overtaken.partitions)
-        except (StartAgain, TryAgain):
+        except (StartAgain, TryAgain) as error:
+            self._note_lost(error)
             return {mark.partition for mark in marks}
+        self._lost_in_a_row = 0
         for mark in marks:
             owned = self._owned[mark.partition]
             owned.published_seq, owned.mark = mark.after_seq, None
@@ -373,18 +423,26 @@ class Router:
             _log.info("log_ranges_dropped", ranges=list(dropped))
 
     def _retry_undelivered(self) -> set[int]:
-        now_s = self._monotonic_s()
-        if now_s < self._retry_at_s or not self._relay.has_behind():
+        if self._monotonic_s() < self._retry_at_s or not self._relay.has_behind():
             return set()
-        self._retry_at_s = now_s + RETRY_EACH_S
         again = self._move_marks()
         try:
-            self._report(self._relay.retry())
+            retried = self._relay.retry()
         except NotAlive:
-            pass
-        except StartAgain:
+            return again
+        except (StartAgain, TryAgain) as error:
+            self._note_lost(error)
             return set(self._owned)
+        self._report(retried.failed)
+        self._pace_retries(retried)
         return again
+
+    def _pace_retries(self, retried: Retried) -> None:
+        """Try those that stay silent less and less often: each try may hold up all others for a second."""
+        longer_s = min(2 * self._retry_each_s, RETRY_AT_MOST_EACH_S)
+        wait_s = 0.0 if retried.more else self._retry_each_s
+        self._retry_at_s = self._monotonic_s() + wait_s
+        self._retry_each_s = longer_s if retried.all_silent else RETRY_EACH_S
 
     def _report(self, found: Sequence[FailedDelivery]) -> None:
         """Decide on these with the next batch; until then they stand among the undelivered."""
@@ -393,17 +451,14 @@ class Router:
             if failed not in owned.own:
                 owned.own = (*owned.own, failed)
 
-    def _check_clock(self, now_ms: int) -> None:
+    def _check_clock(self, reading: _ClockReading) -> None:
         """The database's clock must go as ours does (rule 10)."""
-        now_s = self._monotonic_s()
-        if self._clock is not None:
-            passed_ms = (now_s - self._clock[1]) * 1_000
-            jump_ms = now_ms - self._clock[0] - passed_ms
-            if abs(jump_ms) > CLOCK_JUMP_MAX_MS:
-                raise Stopped(
-                    f"the database's clock jumped by {jump_ms / 1_000:.0f} s: look at it before you go on"
-                )
-        self._clock = (now_ms, now_s)
+        jump_ms = 0.0 if self._clock is None else _jump_ms(self._clock, reading)
+        if abs(jump_ms) > CLOCK_JUMP_MAX_MS:
+            raise Stopped(
+                f"the database's clock jumped by {jump_ms / 1_000:.0f} s: look at it before you go on"
+            )
+        self._clock = reading
 
     def _subscribed(self, partitions: Collection[int]) -> Collection[TopicPartition]:
         return [TopicPartition(self._topics.qualified, partition) for partition in sorted(partitions)]
@@ -439,6 +494,17 @@ class _Chain:
                 f"partition {head.partition} was decided {(head.decided_at_ms - snapshot.now_ms) / 1_000:.0f} s in the "
                 "future: the database's clock went back"
             )
+
+    def would_end_offer(self, subject: Input) -> bool:
+        """Tell whether it is a timer of an offer, to which an answer may stand among the commands not read yet.
+
+        Such a timer is passed over: resale sends it again (rule 27).
+        """
+        state = self._states.get(subject.lead_id) or self._stored.get(subject.lead_id)
+        if not isinstance(subject, TimerDue) or not isinstance(state, Lead):
+            return False
+        window = state.window(WindowKind.ACCEPTANCE)
+        return window is not None and window.number == subject.window_number
 
     def add(self, caused: Caused) -> None:
         """Decide one input, on the state that the batch so far has made."""
@@ -526,6 +592,14 @@ class _Chain:
 
 def _lead_ids(batches: Mapping[int, PartitionBatch]) -> list[str]:
     return list({caused.subject.lead_id for batch in batches.values() for caused in batch.inputs()})
+
+
+def _jump_ms(before: _ClockReading, after: _ClockReading) -> float:
+    """Say by how much the database's clock passed by more or less than ours can have, if at all."""
+    passed_ms = after.now_ms - before.now_ms
+    least_ms = (after.asked_at_s - before.answered_at_s) * 1_000
+    most_ms = (after.answered_at_s - before.asked_at_s) * 1_000
+    return passed_ms - min(max(passed_ms, least_ms), most_ms)
 
 
 def _closed_until_ms(lead: Lead) -> int:

@@ -15,6 +15,7 @@ from services.bus.ports import Stopped
 from services.contract.times import DAY_MS
 from services.router.database import Database, PgConnection
 from services.router.ports import (
+    Behind,
     Head,
     LogRow,
     Mark,
@@ -84,8 +85,15 @@ _DROP_OLD_RANGES = """
 select router.drop_log_ranges((extract(epoch from clock_timestamp()) * 1000)::bigint - %s)
 """
 _ADD_LOG_RANGES = "select router.add_log_range(holding_seq) from unnest(%s::bigint[]) as holding_seq"
+_BEHIND = "select distinct recipient from router.undelivered where partition = %s"
 _UNDELIVERED = """
-select partition, seq, n, recipient from router.undelivered where partition = %s order by seq, n limit %s
+select u.partition, u.seq, u.n, u.recipient
+from unnest(%s::int[], %s::text[]) as g (partition, recipient)
+cross join lateral (
+    select partition, seq, n, recipient from router.undelivered
+    where partition = g.partition and recipient = g.recipient order by seq, n limit %s
+) u
+order by u.partition, u.seq, u.n limit %s
 """
 _DELIVERED = """
 delete from router.undelivered u using unnest(%s::int[], %s::bigint[], %s::int[]) as g (partition, seq, n)
@@ -156,9 +164,17 @@ class PostgresRouterStore:
         )
         return [LogRow(*row) for row in rows]
 
-    def undelivered(self, partition: int, *, limit: int) -> Sequence[UndeliveredRow]:
+    def behind(self, partition: int) -> Collection[str]:
         """See `RouterStore`."""
-        rows = self._do(lambda connection: connection.execute(_UNDELIVERED, [partition, limit]).fetchall())
+        rows = self._do(lambda connection: connection.execute(_BEHIND, [partition]).fetchall())
+        return [recipient for (recipient,) in rows]
+
+    def undelivered(self, behind: Collection[Behind], *, each: int, limit: int) -> Sequence[UndeliveredRow]:
+        """See `RouterStore`."""
+        if not behind:
+            return []
+        asked = [[at for at, _ in behind], [recipient for _, recipient in behind], each, limit]
+        rows = self._do(lambda connection: connection.execute(_UNDELIVERED, asked).fetchall())
         return [UndeliveredRow(*row) for row in rows]
 
     def entry_values(self, rows: Collection[UndeliveredRow]) -> Mapping[tuple[int, int], bytes]:

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from services.bus.administration import announce
 from services.contract.topics import Topics
 from tests.support.hosting import PARTITIONS, Cluster, Worker, wait_until
 
+pytestmark = pytest.mark.timeout(400)
 ALL = set(range(PARTITIONS))
 
 
@@ -214,7 +216,7 @@ def test_a_busy_step_pauses_reading_and_keeps_its_place_in_the_group(cluster: Cl
         assert len(worker.events("take_over")) == 1
         assert metric(port, "gavel_bus_records_total") >= 140
         assert metric(port, "gavel_bus_alive") == 1
-        assert json.loads(get(port, "/healthz"))["batches_in_flight"] <= 2
+        assert json.loads(get(port, "/healthz"))["batches_under_way"] <= 2
 
 
 def metric(port: int, name: str) -> float:
@@ -249,6 +251,16 @@ def test_health_is_progress_and_a_stuck_worker_is_not_healthy(cluster: Cluster, 
         for address in addresses_of_this_machine():
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection((address, port), timeout=2)
+
+
+def test_the_web_serves_its_two_pages_and_none_of_fausts(cluster: Cluster, leads: str) -> None:
+    port = free_port()
+    with cluster.worker(topics=[leads], GAVEL_WEB_PORT=str(port)) as worker:
+        wait_until("it owns all", lambda: worker.owned() == ALL)
+        assert get(port, "/metrics").startswith("# HELP gavel_bus_")
+        for path in ("/table/", "/router/", "/graph/", "/stats/"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                get(port, path)
 
 
 def addresses_of_this_machine() -> list[str]:
@@ -300,6 +312,17 @@ def test_a_missing_topic_ends_the_worker_and_is_named(cluster: Cluster) -> None:
         [stop] = [line for line in worker.log() if line["event"] == "the worker stops"]
         assert f"{cluster.namespace}nowhere" in stop["error"]["message"]
         assert "gavel market apply" in stop["error"]["message"]
+
+
+def test_a_missing_registry_ends_the_worker(stack: Stack, tmp_path: Path) -> None:
+    """It would never hear of a new market, and Faust would wait in silence."""
+    cluster = Cluster(stack.kafka, tmp_path)
+    leads = cluster.create("leads.qualified")
+    with cluster.worker(topics=[leads]) as worker:
+        assert worker.exit_code() == 1
+        [stop] = [line for line in worker.log() if line["event"] == "the worker stops"]
+        assert f"{cluster.namespace}registry" in stop["error"]["message"]
+    cluster.delete()
 
 
 def test_a_cluster_that_does_not_answer_ends_the_worker(cluster: Cluster, leads: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from services.router.memory_store import CONSTRAINTS, MemoryRouterStore, MemoryR
 from services.router.ports import (
     FOR_GOOD,
     NEVER_CLOSED,
+    Behind,
     CloseRow,
     Head,
     LogRow,
@@ -141,6 +142,11 @@ def _entry(seq: int, partition: int = 0) -> LogRow:
     return LogRow(partition, seq, LEAD_ID, NOW_MS, f"entry {seq}".encode())
 
 
+def _undelivered(store: RouterStore, partition: int = 0) -> Sequence[UndeliveredRow]:
+    behind = [Behind(partition, recipient) for recipient in store.behind(partition)]
+    return store.undelivered(behind, each=10, limit=10)
+
+
 def test_commit_moves_the_head_and_keeps_every_row(subject: Subject) -> None:
     store, state = subject.store, _lead_state()
     head = _head(store)
@@ -202,10 +208,27 @@ def test_mark_moves_once_and_keeps_what_is_undelivered(subject: Subject) -> None
     store.move_marks([mark])
     with pytest.raises(Overtaken):
         store.move_marks([mark])
-    assert tuple(store.undelivered(0, limit=10)) == rows
+    assert tuple(_undelivered(store)) == rows
     assert store.entry_values(rows) == {(0, 1): b"entry 1", (0, 2): b"entry 2"}
     store.delivered(rows[:1])
-    assert tuple(store.undelivered(0, limit=10)) == rows[1:]
+    assert tuple(_undelivered(store)) == rows[1:]
+
+
+def test_undelivered_records_are_read_for_each_recipient_and_no_recipient_hides_another(
+    subject: Subject,
+) -> None:
+    store = subject.store
+    store.commit([_commit(_head(store), log=[_entry(seq) for seq in range(1, 7)])])
+    dead = tuple(UndeliveredRow(0, seq, 0, "buyers.a.leads") for seq in range(1, 7))
+    late = (UndeliveredRow(0, 6, 1, "buyers.b.leads"),)
+    store.move_marks([Mark(partition=0, before_seq=0, after_seq=6, undelivered=(*dead, *late))])
+    behind = [Behind(0, "buyers.a.leads"), Behind(0, "buyers.b.leads"), Behind(1, "buyers.a.leads")]
+    assert sorted(store.behind(0)) == ["buyers.a.leads", "buyers.b.leads"]
+    assert list(store.behind(1)) == []
+    assert store.undelivered(behind, each=1, limit=10) == [dead[0], *late]
+    assert store.undelivered(behind, each=10, limit=3) == [*dead[:3]]
+    assert store.undelivered(behind[1:2], each=10, limit=10) == [*late]
+    assert store.undelivered([], each=10, limit=10) == []
 
 
 def test_mark_that_rides_on_a_commit_moves_with_it(subject: Subject) -> None:
@@ -217,7 +240,7 @@ def test_mark_that_rides_on_a_commit_moves_with_it(subject: Subject) -> None:
     )
     store.commit([_commit(head, after=replace(head, published_seq=1), mark=mark)])
     assert _head(store).published_seq == 1
-    assert len(store.undelivered(0, limit=10)) == 1
+    assert len(_undelivered(store)) == 1
 
 
 def test_missing_head_is_an_error(subject: Subject) -> None:
@@ -314,4 +337,23 @@ def test_old_ranges_of_the_log_go_once_they_are_published_and_delivered(database
     store.delivered(waiting)
     assert store.drop_old_log_ranges() == ["log_0"]
     assert [row.seq for row in store.entries(0, after_seq=0, limit=10)] == [limit, limit + 1]
+    opened[0].close()
+
+
+@pytest.mark.integration
+def test_range_of_the_log_stays_while_its_last_entry_in_any_partition_is_recent(database: str) -> None:
+    opened: list[Database] = []
+    store, limit = _postgres(database, opened).store, LOG_RANGE
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("update router.heads set seq = %s, published_seq = %s", [limit - 2, limit - 2])
+    store.commit([_commit(_head(store), log=[_entry(limit - 1)._replace(decided_at_ms=1)])])
+    recent_ms = store.read([1], []).now_ms
+    store.commit([_commit(_head(store, 1), log=[_entry(limit - 1, 1)])])
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("update router.heads set seq = %s, published_seq = %s", [limit, limit])
+        admin.execute("update router.log set decided_at_ms = %s where partition = 1", [recent_ms])
+    assert store.drop_old_log_ranges() == []
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("update router.log set decided_at_ms = 1")
+    assert store.drop_old_log_ranges() == ["log_0"]
     opened[0].close()

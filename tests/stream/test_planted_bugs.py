@@ -153,8 +153,8 @@ def _put_contact_into_a_header(patch: pytest.MonkeyPatch) -> None:
 def _put_contact_into_the_log(patch: pytest.MonkeyPatch) -> None:
     original = batch._decoded
 
-    def decoded(record: Record, codec: Any) -> Any:
-        subject = original(record, codec)
+    def decoded(record: Record, *how: Any) -> Any:
+        subject = original(record, *how)
         if isinstance(subject, QualifiedLead):
             return replace(subject, fields={**subject.fields, "email": "canary@example.com"})
         return subject

@@ -21,7 +21,7 @@ from services.contract.events import (
 )
 from services.contract.inputs import QualifiedLead, WithdrawLead
 from services.router.ports import Head
-from services.router.step import CLOCK_JUMP_MAX_MS
+from services.router.step import CLOCK_JUMP_MAX_MS, _ClockReading
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
 from tests.support.routing import PARTITIONS, TOPICS, World, crashes_at, world
 
@@ -329,7 +329,7 @@ def test_jump_of_the_database_s_clock_stops_the_worker() -> None:
     host.drain()
     router = host.step
     router._monotonic_s = lambda: 0.0  # type: ignore[attr-defined]
-    router._clock = (given.clock.now_ms - CLOCK_JUMP_MAX_MS - 1, 0.0)  # type: ignore[attr-defined]
+    router._clock = _ClockReading(given.clock.now_ms - CLOCK_JUMP_MAX_MS - 1, 0.0, 0.0)  # type: ignore[attr-defined]
     given.send(lead("another"))
     with pytest.raises(Stopped, match="clock jumped"):
         host.drain()

@@ -45,6 +45,8 @@ begin
 end $$;
 comment on function router.add_log_range is 'Make the range partition of router.log that holds this seq.';
 
+-- Whether a range of the log is old is told by its last entry in each partition: entries are dated in the order of
+-- their seq. To look at all of its millions takes longer than a transaction may, and so it would never be dropped.
 create function router.drop_log_ranges(published_before_ms bigint) returns setof text
     language plpgsql security definer set search_path = router, pg_temp as $$
 declare
@@ -60,7 +62,14 @@ begin
         execute format(
             'select not exists (select from router.heads where published_seq < %1$s)
                 and not exists (select from router.undelivered where seq >= %2$s and seq < %1$s)
-                and not exists (select from router.log_%3$s where decided_at_ms >= %4$s)',
+                and not exists (
+                    select from router.heads h
+                    cross join lateral (
+                        select l.decided_at_ms from router.log_%3$s l
+                        where l.partition = h.partition order by l.seq desc limit 1
+                    ) last
+                    where last.decided_at_ms >= %4$s
+                )',
             (number + 1) * range_size, number * range_size, number, published_before_ms) into droppable;
         exit when not droppable;
         execute format('drop table router.log_%s', number);
@@ -115,6 +124,8 @@ create table router.undelivered (
     primary key (partition, seq, n)
 );
 comment on table router.undelivered is 'Records that their recipient''s topic has not acknowledged yet (rule 17).';
+-- What is undelivered is read recipient by recipient, so that one that is silent for long hides none of the others.
+create index undelivered_by_recipient on router.undelivered (partition, recipient, seq, n);
 
 grant usage on schema router to gavel_router, gavel_audit;
 grant select, insert, update on router.heads to gavel_router;

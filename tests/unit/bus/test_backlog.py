@@ -32,6 +32,11 @@ def taken(made: Backlog, now_s: float = 0.01) -> Batch:
     return batch
 
 
+def finish_all(made: Backlog) -> None:
+    for _ in range(made.under_way):
+        made.finish()
+
+
 def test_an_idle_step_gets_a_single_record_at_once() -> None:
     made = backlog()
     made.add(records(1), 0.01)
@@ -148,12 +153,10 @@ def test_every_record_is_taken_once_and_in_order(moves: list[str], batch_max: in
             case _:
                 if made.under_way:
                     made.finish()
-    while made.under_way:
-        made.finish()
+    finish_all(made)
     for _ in added:
         take(0.0)
-        while made.under_way:
-            made.finish()
+        finish_all(made)
     assert took == added
 
 

@@ -27,7 +27,7 @@ def message(code: int, *, fatal: bool = False) -> KafkaMessage:
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
 def test_a_missing_position_ends_the_worker(code: int) -> None:
-    with pytest.raises(BusFailed, match="leads.log partition 3: the position"):
+    with pytest.raises(BusFailed, match=r"leads\.log partition 3: the position"):
         judge(message(code), Warnings(VirtualClock().monotonic_s))
 
 
@@ -35,7 +35,7 @@ def test_a_missing_position_ends_the_worker(code: int) -> None:
     "code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._BAD_MSG, KafkaError.UNKNOWN]
 )
 def test_what_nobody_has_named_ends_the_worker(code: int) -> None:
-    with pytest.raises(BusFailed, match="leads.log partition 3"):
+    with pytest.raises(BusFailed, match=r"leads\.log partition 3"):
         judge(message(code), Warnings(VirtualClock().monotonic_s))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,3 +44,41 @@ def test_a_step_that_does_not_answer_ends_the_worker(thread: StepThread) -> None
     with pytest.raises(BusFailed, match="did not answer"):
         thread.call(lambda: None, within_s=0.01)
     release.set()
+
+
+def test_the_step_can_ask_the_waiting_thread_for_something(thread: StepThread) -> None:
+    """Kafka's client answers only to the thread that polls, which waits for the step."""
+    asked_in = thread.call(lambda: thread.ask(threading.get_ident, within_s=5))
+    assert asked_in == threading.get_ident()
+
+
+def test_what_the_step_asks_for_while_nobody_waits_is_done_at_the_next_turn(thread: StepThread) -> None:
+    answer = thread.submit(lambda: thread.ask(lambda: "done", within_s=5))
+    ends_at_s = time.monotonic() + 5
+    while not answer.done() and time.monotonic() < ends_at_s:
+        thread.run_errands()
+    assert answer.result(0) == "done"
+
+
+def test_what_was_asked_for_raises_where_it_was_asked(thread: StepThread) -> None:
+    def fail() -> None:
+        raise KeyError("no such position")
+
+    with pytest.raises(KeyError):
+        thread.call(lambda: thread.ask(fail, within_s=5))
+
+
+def test_who_waits_for_the_step_is_called_meanwhile(thread: StepThread) -> None:
+    release, calls = threading.Event(), []
+
+    def meanwhile() -> None:
+        calls.append(1)
+        if len(calls) >= 3:
+            release.set()
+
+    assert thread.call(lambda: release.wait(10), meanwhile=meanwhile)
+
+
+def test_nobody_answering_the_step_ends_the_worker(thread: StepThread) -> None:
+    with pytest.raises(BusFailed, match="did not answer"):
+        thread.submit(lambda: thread.ask(lambda: None, within_s=0.01)).result(5)

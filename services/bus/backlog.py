@@ -1,0 +1,105 @@
+"""What was read and not yet handled: collected into batches while the step is busy, and bounded.
+
+Two batches at most are on their way to the step; behind them, records wait until they fill one more. No IO, no clock:
+the pump adds and takes, the step's thread says what it has begun and finished.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from threading import Event, Lock
+
+from services.bus.ports import Record, TopicPartition
+
+UNDER_WAY_AT_MOST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records in the order of their partitions, all read by `epoch`; an empty batch is a call to `idle`."""
+
+    records: Sequence[Record]
+    epoch: int
+    read_at_s: float
+
+
+class Backlog:
+    """Holds what waits for the step."""
+
+    def __init__(self, batch_max: int, *, idle_every_s: float) -> None:
+        """Make batches of at most `batch_max` records, and an empty one when nothing came for `idle_every_s`."""
+        self.finished = Event()
+        self._batch_max = batch_max
+        self._idle_every_s = idle_every_s
+        self._idle_due_at_s = 0.0
+        self._waiting: list[Record] = []
+        self._waiting_since_s = 0.0
+        self._lock = Lock()
+        self._under_way = 0
+        self._not_begun_since_s: deque[float] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record waits (some may be under way)."""
+        return not self._waiting
+
+    @property
+    def under_way(self) -> int:
+        """How many batches are on their way to the step or with it."""
+        return self._under_way
+
+    def has_room(self) -> bool:
+        """Say whether more may be read."""
+        return len(self._waiting) < self._batch_max or self._under_way < UNDER_WAY_AT_MOST
+
+    def idle_due_in_s(self, now_s: float) -> float:
+        """Say how long the step may go without a call."""
+        return max(0.0, self._idle_due_at_s - now_s)
+
+    def add(self, records: Sequence[Record], read_at_s: float) -> None:
+        """Put records behind those that wait."""
+        if not self._waiting:
+            self._waiting_since_s = read_at_s
+        self._waiting += records
+
+    def drop(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop the waiting records of these partitions."""
+        gone = frozenset(partitions)
+        self._waiting = [
+            record for record in self._waiting if TopicPartition(record.topic, record.partition) not in gone
+        ]
+
+    def take(self, epoch: int, now_s: float) -> Batch | None:
+        """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None."""
+        full = len(self._waiting) >= self._batch_max and self._under_way < UNDER_WAY_AT_MOST
+        due = self._under_way == 0 and (bool(self._waiting) or now_s >= self._idle_due_at_s)
+        if not full and not due:
+            return None
+        batch = Batch(self._waiting[: self._batch_max], epoch, self._waiting_since_s)
+        self._waiting = self._waiting[self._batch_max :]
+        self._waiting_since_s = now_s
+        self._idle_due_at_s = now_s + self._idle_every_s
+        with self._lock:
+            self._under_way += 1
+            self._not_begun_since_s.append(now_s)
+        return batch
+
+    def begin(self) -> None:
+        """Take note that the step begins with the oldest batch under way."""
+        with self._lock:
+            self._not_begun_since_s.popleft()
+
+    def finish(self) -> None:
+        """Take note that the step is done with the oldest batch under way."""
+        with self._lock:
+            self._under_way -= 1
+        self.finished.set()
+
+    def swallowed_s(self, now_s: float) -> float:
+        """Say for how long the step has had nothing to do while a batch was on its way to it."""
+        with self._lock:
+            waiting = len(self._not_begun_since_s)
+            idle = 0 < waiting == self._under_way
+            return now_s - self._not_begun_since_s[0] if idle else 0.0
