@@ -1,0 +1,1 @@
+"""The command line: what people type, answered in sentences, tables or JSON."""

@@ -1,0 +1,57 @@
+"""What the command line says when it can't do what was asked: what, where, and what to do about it.
+
+It decides no exit of its own: `__main__` prints a complaint and ends the process with its code.
+"""
+
+from __future__ import annotations
+
+WENT_WRONG = 1
+MISUSED = 2
+
+_SERVERS = (
+    "Look with `gavel stack doctor`; `gavel stack up` starts a local stack, GAVEL_KAFKA and GAVEL_DATABASE name "
+    "others."
+)
+
+
+class Complaint(Exception):
+    """What was asked can't be done: `what` says why, `advice` what to do."""
+
+    def __init__(self, what: str, advice: str = "", *, exit_code: int = WENT_WRONG) -> None:
+        """Exit code 1 is for what went wrong, 2 for what was wrongly asked."""
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+        self.exit_code = exit_code
+
+
+def complaint_about(error: Exception) -> Complaint | None:
+    """Put an exception into words; None for one that only a defect of ours explains."""
+    import psycopg
+    from confluent_kafka import KafkaException
+    from kafka.errors import KafkaError
+
+    from deploy.local.folder import StackError
+    from services.bus.migrations import MigrationError
+    from services.bus.ports import BusFailed, Stopped
+    from services.bus.settings import SettingsError
+
+    match error:
+        case Complaint():
+            return error
+        case SettingsError():
+            return Complaint(
+                str(error), "Start a local stack with `gavel stack up`, or set it.", exit_code=MISUSED
+            )
+        case StackError() | MigrationError() | Stopped():
+            return Complaint(str(error))
+        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+            return Complaint("The database is not set up.", "Run `gavel setup`.")
+        case psycopg.OperationalError() if 'role "gavel_' in str(error):
+            return Complaint("The database is not set up: its roles are missing.", "Run `gavel setup`.")
+        case psycopg.OperationalError():
+            return Complaint(f"The database does not answer: {error}", _SERVERS)
+        case BusFailed() | KafkaException() | KafkaError():
+            return Complaint(f"Kafka does not do what was asked: {error}", _SERVERS)
+        case _:
+            return None

@@ -1,0 +1,60 @@
+"""`gavel setup`: brings the database and the topics inside to what this release expects.
+
+It is safe to repeat, and to run while Gavel runs: what is there already stays as it is. The topics of sources and
+buyers are the market's, and follow an apply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import psycopg
+import typer
+
+from services.bus.administration import CreatedTopics, create_topics
+from services.bus.database import CONNECT_S, connect
+from services.bus.migrations import migrate
+from services.bus.settings import StepSettings
+from services.cli.lead_commands import partitions_inside
+from services.cli.printing import remark, say, say_json
+from services.cli.surroundings import settings
+from services.router.store import initialise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """What a setup has done: the migrations applied, the partitions that have heads now, the topics made."""
+
+    migrations: tuple[str, ...]
+    partitions: int
+    topics: CreatedTopics
+
+
+def setup(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
+    """Bring database and topics to what this release expects; safe to repeat."""
+    done = set_up(settings())
+    if as_json:
+        say_json(asdict(done))
+        return
+    say(f"Migrations applied: {', '.join(done.migrations) or 'none, the database was up to date'}.")
+    say(f"Topics made: {len(done.topics.created)}; there already: {done.topics.present}.")
+    for difference in done.topics.differences:
+        remark(f"warning: {difference}")
+
+
+def set_up(found: StepSettings) -> SetUp:
+    """Migrate, make the heads of all partitions, and make the topics inside."""
+    migrations = migrate(found.database)
+    partitions = partitions_inside()
+    with connect(found.database, role="gavel_router", application_name="gavel setup") as connection:
+        initialise(connection, partitions)
+    topics = create_topics(found.connection(), found.topics)
+    return SetUp(migrations=tuple(migrations), partitions=partitions, topics=topics)
+
+
+def is_set_up(database: str) -> bool:
+    """Tell whether anything of Gavel is in this database."""
+    with psycopg.connect(database, autocommit=True, connect_timeout=CONNECT_S) as connection:
+        row = connection.execute("select to_regclass('router.heads') is not null").fetchone()
+    return row is not None and bool(row[0])
