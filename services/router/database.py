@@ -12,13 +12,16 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import TupleRow
 
+from services.bus.arrays import adapt
 from services.bus.ports import Stopped
-from services.router.ports import PromiseBroken, StartAgain, TryAgain
+from services.router.ports import Overtaken, PromiseBroken, StartAgain, TryAgain
 
 RECONNECT_FOR_AT_MOST_S = 20.0
 _RECONNECT_PAUSE_S = 0.2
 _LEAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PASSING = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
+_OVERTAKEN = "GV001"
+"""What `router.require_moved` raises."""
 _T = TypeVar("_T")
 
 PgConnection = psycopg.Connection[TupleRow]
@@ -35,8 +38,8 @@ class Database:
     def do(self, work: Callable[[PgConnection], _T]) -> _T:
         """Do `work`, and say of a failure what it means for what was asked.
 
-        Raise `TryAgain` (nothing was done), `PromiseBroken` (nothing was done, nor may it be), `StartAgain` (only the
-        database knows what was done; protocol.md, rule 4) or `Stopped`.
+        Raise `Overtaken` or `TryAgain` (nothing was done), `PromiseBroken` (nothing was done, nor may it be),
+        `StartAgain` (only the database knows what was done; protocol.md, rule 4) or `Stopped`.
         """
         try:
             return work(self._opened())
@@ -45,6 +48,10 @@ class Database:
         except errors.IntegrityError as error:
             raise _broken_promise(error) from error
         except psycopg.Error as error:
+            if error.sqlstate == _OVERTAKEN:
+                raise Overtaken(
+                    [int(part) for part in (error.diag.message_detail or "").split(",")]
+                ) from error
             if not isinstance(error, psycopg.OperationalError) and not self._is_lost():
                 raise
             self.close()
@@ -62,6 +69,7 @@ class Database:
         while self._connection is None or self._connection.closed:
             try:
                 self._connection = self._connect()
+                adapt(self._connection)
             except psycopg.OperationalError as error:
                 if time.monotonic() > give_up_at_s:
                     raise Stopped(

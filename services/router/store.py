@@ -5,26 +5,33 @@ It writes what it is given and decides nothing. Every statement here is one of p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from psycopg.rows import TupleRow
 
+from services.bus.arrays import Bigints, Byteas, Texts, Uuids, uuids
 from services.bus.ports import Stopped
 from services.contract.times import DAY_MS
 from services.router.database import Database, PgConnection
+from services.router.lead import State
 from services.router.ports import (
     Behind,
     Head,
     LogRow,
     Mark,
-    Overtaken,
     PartitionCommit,
     Snapshot,
     UndeliveredRow,
 )
 from services.router.state_bytes import state_bytes, state_of
+
+Column: TypeAlias = Bigints | Byteas | Texts | Uuids
+_MARK = (Bigints, Bigints, Bigints)
+_LOG = (Bigints, Bigints, uuids, Bigints, Byteas)
+_SALE = (uuids, Bigints, Texts, Texts, Texts, Bigints, Bigints, Bigints, Bigints)
+_CLOSE = (uuids, Texts, Bigints)
+_UNDELIVERED_ROW = (Bigints, Bigints, Bigints, Texts)
 
 LOG_RANGE = 1_000_000
 KEPT_IN_TABLE_MS = 7 * DAY_MS
@@ -38,41 +45,10 @@ _READ_CLOCK = (
     "select (extract(epoch from clock_timestamp()) * 1000)::bigint, "
     "(select coalesce(max(version), 0) from market.versions)"
 )
-_READ_LEADS = "select lead_id::text, state from router.leads where lead_id = any(%s::uuid[])"
-# One statement that locks in the order of partitions and then compares and sets (rules 1 and 5): an UPDATE alone locks
-# in any order.
-_MOVE_HEADS = """
-with given as (
-    select * from unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-                         %s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[])
-        as given (partition, version, published_before, published_after, next_qualified, next_command, next_timer,
-                  hash, seq, decided_at_ms, market_version)
-), locked as (
-    select partition from router.heads where partition = any(%s) order by partition for update
-)
-update router.heads h
-set version = h.version + 1, published_seq = g.published_after, next_qualified = g.next_qualified,
-    next_command = g.next_command, next_timer = g.next_timer, hash = g.hash, seq = g.seq,
-    decided_at_ms = g.decided_at_ms, market_version = g.market_version
-from given g join locked l using (partition)
-where h.partition = g.partition and h.version = g.version and h.published_seq = g.published_before
-returning h.partition
-"""
-_MOVE_MARKS = """
-with given as (
-    select * from unnest(%s::int[], %s::bigint[], %s::bigint[]) as given (partition, before_seq, after_seq)
-), locked as (
-    select partition from router.heads where partition = any(%s) order by partition for update
-)
-update router.heads h set published_seq = g.after_seq
-from given g join locked l using (partition)
-where h.partition = g.partition and h.published_seq = g.before_seq
-returning h.partition
-"""
-_CHANGE_LEADS = """
-update router.leads l set state = g.state
-from unnest(%s::uuid[], %s::bytea[]) as g (lead_id, state) where l.lead_id = g.lead_id
-"""
+_READ_LEADS = "select lead_id::text, state from router.leads where lead_id = any(%s)"
+# Each is one statement, one round trip and one transaction; what it does, in which order, is in the migration.
+_COMMIT = f"select router.commit_batch({', '.join(['%s'] * 37)})"
+_MOVE_MARKS = f"select router.move_marks({', '.join(['%s'] * 7)})"
 _ENTRIES = """
 select partition, seq, lead_id::text, decided_at_ms, value from router.log
 where partition = %s and seq > %s order by seq limit %s
@@ -120,7 +96,7 @@ class PostgresRouterStore:
             with connection.pipeline():
                 heads = connection.execute(_READ_HEADS, [list(partitions)], binary=True)
                 clock = connection.execute(_READ_CLOCK, binary=True)
-                leads = connection.execute(_READ_LEADS, [list(lead_ids)], binary=True)
+                leads = connection.execute(_READ_LEADS, [uuids(lead_ids)], binary=True)
             now = clock.fetchone()
             assert now is not None
             return Snapshot(
@@ -134,28 +110,15 @@ class PostgresRouterStore:
 
     def commit(self, commits: Sequence[PartitionCommit]) -> None:
         """See `RouterStore`."""
-
-        def commit(connection: PgConnection) -> None:
-            with connection.transaction():
-                self._write(connection, commits)
-
         self._add_log_range(max(commit.after.seq for commit in commits))
-        self._do(commit)
+        columns = _commit_columns(commits)
+        self._do(lambda connection: connection.execute(_COMMIT, columns))
 
     def move_marks(self, marks: Sequence[Mark]) -> None:
         """See `RouterStore`."""
-
-        def move(connection: PgConnection) -> None:
-            with connection.transaction():
-                partitions = [mark.partition for mark in marks]
-                moved = connection.execute(
-                    _MOVE_MARKS,
-                    [partitions, [m.before_seq for m in marks], [m.after_seq for m in marks], partitions],
-                ).fetchall()
-                _require_all(partitions, moved)
-                _add_undelivered(connection, marks)
-
-        self._do(move)
+        moves = _columns([(mark.partition, mark.before_seq, mark.after_seq) for mark in marks], _MARK)
+        columns = [*moves, *_undelivered_columns(marks)]
+        self._do(lambda connection: connection.execute(_MOVE_MARKS, columns))
 
     def entries(self, partition: int, *, after_seq: int, limit: int) -> Sequence[LogRow]:
         """See `RouterStore`."""
@@ -204,31 +167,6 @@ class PostgresRouterStore:
         )
         return [name for (name,) in rows]
 
-    def _write(self, connection: PgConnection, commits: Sequence[PartitionCommit]) -> None:
-        """The head rows first (rule 1), then the inserts; there is nothing else to lock."""
-        partitions = [commit.before.partition for commit in commits]
-        moved = connection.execute(_MOVE_HEADS, [*_head_columns(commits), partitions]).fetchall()
-        _require_all(partitions, moved)
-        _copy(connection, "router.log (partition, seq, lead_id, decided_at_ms, value)", _log_lines(commits))
-        _copy(connection, "router.leads (lead_id, partition, state)", _lead_lines(commits))
-        _copy(
-            connection,
-            "router.sales (lead_id, sale_number, buyer_id, order_id, mode, sales_max, price_cents, sold_at_ms, "
-            "closed_until_ms)",
-            (_line(row) for commit in commits for row in commit.sales),
-        )
-        _copy(
-            connection,
-            "router.closes (lead_id, outcome, closed_at_ms)",
-            (_line(row) for commit in commits for row in commit.closes),
-        )
-        changed = [item for commit in commits for item in commit.changed_leads.items()]
-        if changed:
-            states = [state_bytes(state) for _, state in changed if state is not None]
-            done = connection.execute(_CHANGE_LEADS, [[lead_id for lead_id, _ in changed], states])
-            assert done.rowcount == len(changed), "every changed lead has its row"
-        _add_undelivered(connection, [commit.mark for commit in commits if commit.mark is not None])
-
     def _add_log_range(self, seq: int) -> None:
         """Make the table's next range before it is needed, outside of the commit."""
         if seq + LOG_RANGE // 10 < self._log_range_end:
@@ -263,56 +201,53 @@ def _checked_heads(rows: Iterable[TupleRow], partitions: Collection[int]) -> Map
     return heads
 
 
-def _head_columns(commits: Sequence[PartitionCommit]) -> list[list[Any]]:
-    afters = [commit.after for commit in commits]
+def _commit_columns(commits: Sequence[PartitionCommit]) -> list[Column]:
+    marks = [commit.mark for commit in commits if commit.mark is not None]
+    new = [(lead_id, commit) for commit in commits for lead_id in commit.new_leads]
+    changed = [item for commit in commits for item in commit.changed_leads.items()]
     return [
-        [commit.before.partition for commit in commits],
-        [commit.before.version for commit in commits],
-        [commit.before.published_seq for commit in commits],
-        [after.published_seq for after in afters],
-        [after.next_qualified for after in afters],
-        [after.next_command for after in afters],
-        [after.next_timer for after in afters],
-        [after.hash for after in afters],
-        [after.seq for after in afters],
-        [after.decided_at_ms for after in afters],
-        [after.market_version for after in afters],
+        *_head_columns(commits),
+        *_columns([row for commit in commits for row in commit.log], _LOG),
+        uuids(lead_id for lead_id, _ in new),
+        Bigints(commit.before.partition for _, commit in new),
+        Byteas(_bytes_of(commit.new_leads[lead_id]) for lead_id, commit in new),
+        *_columns([row for commit in commits for row in commit.sales], _SALE),
+        *_columns([row for commit in commits for row in commit.closes], _CLOSE),
+        uuids(lead_id for lead_id, _ in changed),
+        Byteas(_bytes_of(state) for _, state in changed),
+        *_undelivered_columns(marks),
     ]
 
 
-def _require_all(partitions: Collection[int], moved: Iterable[TupleRow]) -> None:
-    overtaken = set(partitions) - {row[0] for row in moved}
-    if overtaken:
-        raise Overtaken(overtaken)
+def _head_columns(commits: Sequence[PartitionCommit]) -> list[Column]:
+    afters = [commit.after for commit in commits]
+    return [
+        Bigints(commit.before.partition for commit in commits),
+        Bigints(commit.before.version for commit in commits),
+        Bigints(commit.before.published_seq for commit in commits),
+        Bigints(after.published_seq for after in afters),
+        Bigints(after.next_qualified for after in afters),
+        Bigints(after.next_command for after in afters),
+        Bigints(after.next_timer for after in afters),
+        Byteas(after.hash for after in afters),
+        Bigints(after.seq for after in afters),
+        Bigints(after.decided_at_ms for after in afters),
+        Bigints(after.market_version for after in afters),
+    ]
 
 
-def _copy(connection: PgConnection, target: str, lines: Iterable[str]) -> None:
-    data = "".join(lines)
-    if data:
-        with connection.cursor().copy(f"copy {target} from stdin") as copy:
-            copy.write(data)
+def _undelivered_columns(marks: Sequence[Mark]) -> list[Column]:
+    return _columns([row for mark in marks for row in mark.undelivered], _UNDELIVERED_ROW)
 
 
-def _line(row: tuple[Any, ...]) -> str:
-    """Write a row in COPY's text format; ids, enums and numbers hold nothing that needs escaping."""
-    return "\t".join(map(str, row)) + "\n"
+def _columns(
+    rows: Sequence[tuple[Any, ...]], kinds: Sequence[Callable[[Iterable[Any]], Column]]
+) -> list[Column]:
+    """Turn rows into columns, each of its kind."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+    return [kind(column) for kind, column in zip(kinds, columns, strict=True)]
 
 
-def _log_lines(commits: Sequence[PartitionCommit]) -> Iterable[str]:
-    for row in chain.from_iterable(commit.log for commit in commits):
-        yield f"{row.partition}\t{row.seq}\t{row.lead_id}\t{row.decided_at_ms}\t\\\\x{row.value.hex()}\n"
-
-
-def _lead_lines(commits: Sequence[PartitionCommit]) -> Iterable[str]:
-    for commit in commits:
-        for lead_id, state in commit.new_leads.items():
-            if state is not None:
-                yield f"{lead_id}\t{commit.before.partition}\t\\\\x{state_bytes(state).hex()}\n"
-
-
-def _add_undelivered(connection: PgConnection, marks: Sequence[Mark]) -> None:
-    _copy(
-        connection,
-        "router.undelivered (partition, seq, n, recipient)",
-        (_line(row) for mark in marks for row in mark.undelivered),
-    )
+def _bytes_of(state: State) -> bytes:
+    assert state is not None, "a lead that has a row has a state"
+    return state_bytes(state)

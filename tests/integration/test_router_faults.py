@@ -1,4 +1,4 @@
-"""The router on real PostgreSQL when the database fails it: lost COMMITs, deadlocks, timeouts, ended sessions."""
+"""The router on real PostgreSQL when the database fails it: lost commits, deadlocks, timeouts, ended sessions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAME = "router-under-test"
 
 @dataclass(slots=True)
 class CuttingProxy:
-    """Stands between a worker and the database, and cuts the connection at its next COMMIT, as a network does."""
+    """Stands between a worker and the database, and cuts the connection at its next commit, as a network does."""
 
     url: str
     cut: str | None = None
@@ -96,7 +96,7 @@ class _Link:
     def _upwards(self) -> None:
         with suppress(OSError):
             while data := self._client.recv(65_536):
-                if b"COMMIT" in data and self._proxy.cut is not None:
+                if b"router.commit_batch" in data and self._proxy.cut is not None:
                     how, self._proxy.cut = self._proxy.cut, None
                     self._proxy.cuts += 1
                     if how == "before":
@@ -215,7 +215,7 @@ def proxy(rig: Rig) -> Iterator[CuttingProxy]:
 
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_lost_commit_is_settled_by_the_database_alone(rig: Rig, proxy: CuttingProxy, cut: str) -> None:
-    """Rule 4, both outcomes: the COMMIT never arrived, or its answer never came back."""
+    """Rule 4, both outcomes: the commit never arrived, or its answer never came back."""
     host = rig.worker(proxy.proxied_url)
     rig.world.send(*(lead(f"{cut}-{n}") for n in range(6)))
     proxy.cut = cut

@@ -127,6 +127,112 @@ comment on table router.undelivered is 'Records that their recipient''s topic ha
 -- What is undelivered is read recipient by recipient, so that one that is silent for long hides none of the others.
 create index undelivered_by_recipient on router.undelivered (partition, recipient, seq, n);
 
+-- The router's transaction, in one statement and so in one round trip: columns of rows as arrays of one length.
+-- The heads come first (rule 1), locked in the order of partitions, as an UPDATE alone locks in any order (rule 5). Where
+-- another owner has moved on, it raises GV001 with the partitions, and nothing of the batch is done.
+create function router.move_heads(partitions bigint[], versions bigint[], published_before bigint[],
+                                  published_after bigint[], next_qualified bigint[], next_command bigint[],
+                                  next_timer bigint[], hashes bytea[], seqs bigint[], decided_at_ms bigint[],
+                                  market_versions bigint[]) returns void
+    language plpgsql as $$
+declare
+    moved integer[];
+begin
+    perform from router.heads h where h.partition = any(partitions::integer[]) order by h.partition for update;
+    with done as (
+        update router.heads h
+        set version = h.version + 1, published_seq = g.published_after, next_qualified = g.next_qualified,
+            next_command = g.next_command, next_timer = g.next_timer, hash = g.hash, seq = g.seq,
+            decided_at_ms = g.decided_at_ms, market_version = g.market_version
+        from unnest(partitions, versions, move_heads.published_before, move_heads.published_after,
+                    move_heads.next_qualified, move_heads.next_command, move_heads.next_timer, hashes, seqs,
+                    move_heads.decided_at_ms, market_versions)
+            as g (partition, version, published_before, published_after, next_qualified, next_command, next_timer,
+                  hash, seq, decided_at_ms, market_version)
+        where h.partition = g.partition and h.version = g.version and h.published_seq = g.published_before
+        returning h.partition
+    )
+    select array_agg(done.partition) into moved from done;
+    perform router.require_moved(partitions::integer[], moved);
+end $$;
+
+create function router.require_moved(wanted integer[], moved integer[]) returns void
+    language plpgsql as $$
+begin
+    if coalesce(cardinality(moved), 0) < cardinality(wanted) then
+        raise exception 'another owner has moved on' using errcode = 'GV001', detail = array_to_string(
+            array(select unnest(wanted) except select unnest(moved) order by 1), ',');
+    end if;
+end $$;
+comment on function router.require_moved is 'Raise GV001 and name the partitions that were not moved.';
+
+create function router.add_undelivered(partitions bigint[], seqs bigint[], numbers bigint[], recipients text[])
+    returns void language sql as $$
+    insert into router.undelivered (partition, seq, n, recipient) select * from unnest(partitions, seqs, numbers, recipients);
+$$;
+
+create function router.commit_batch(
+    head_partitions bigint[], head_versions bigint[], published_before bigint[], published_after bigint[],
+    next_qualified bigint[], next_command bigint[], next_timer bigint[], hashes bytea[], head_seqs bigint[],
+    head_decided_at_ms bigint[], market_versions bigint[],
+    log_partitions bigint[], log_seqs bigint[], log_leads uuid[], log_decided_at_ms bigint[], log_values bytea[],
+    new_leads uuid[], new_partitions bigint[], new_states bytea[],
+    sale_leads uuid[], sale_numbers bigint[], sale_buyers text[], sale_orders text[], sale_modes text[],
+    sale_maxima bigint[], sale_prices bigint[], sold_at_ms bigint[], closed_until_ms bigint[],
+    closed_leads uuid[], outcomes text[], closed_at_ms bigint[],
+    changed_leads uuid[], changed_states bytea[],
+    undelivered_partitions bigint[], undelivered_seqs bigint[], undelivered_numbers bigint[], recipients text[]
+) returns void language plpgsql as $$
+begin
+    perform router.move_heads(head_partitions, head_versions, published_before, published_after, next_qualified,
+                              next_command, next_timer, hashes, head_seqs, head_decided_at_ms, market_versions);
+    if log_seqs <> '{}' then
+        insert into router.log (partition, seq, lead_id, decided_at_ms, value)
+        select * from unnest(log_partitions, log_seqs, log_leads, log_decided_at_ms, log_values);
+    end if;
+    if new_leads <> '{}' then
+        insert into router.leads (lead_id, partition, state) select * from unnest(new_leads, new_partitions, new_states);
+    end if;
+    if sale_leads <> '{}' then
+        insert into router.sales (lead_id, sale_number, buyer_id, order_id, mode, sales_max, price_cents, sold_at_ms,
+                                  closed_until_ms)
+        select * from unnest(sale_leads, sale_numbers, sale_buyers, sale_orders, sale_modes, sale_maxima, sale_prices,
+                             commit_batch.sold_at_ms, commit_batch.closed_until_ms);
+    end if;
+    if closed_leads <> '{}' then
+        insert into router.closes (lead_id, outcome, closed_at_ms)
+        select * from unnest(closed_leads, outcomes, commit_batch.closed_at_ms);
+    end if;
+    if changed_leads <> '{}' then
+        update router.leads l set state = g.state
+        from unnest(changed_leads, changed_states) as g (lead_id, state) where l.lead_id = g.lead_id;
+    end if;
+    if recipients <> '{}' then
+        perform router.add_undelivered(undelivered_partitions, undelivered_seqs, undelivered_numbers, recipients);
+    end if;
+end $$;
+comment on function router.commit_batch is 'Commit one batch, all of it or nothing; promises are the tables'' constraints.';
+
+create function router.move_marks(partitions bigint[], before_seqs bigint[], after_seqs bigint[],
+                                  undelivered_partitions bigint[], undelivered_seqs bigint[],
+                                  undelivered_numbers bigint[], recipients text[]) returns void
+    language plpgsql as $$
+declare
+    moved integer[];
+begin
+    perform from router.heads h where h.partition = any(partitions::integer[]) order by h.partition for update;
+    with done as (
+        update router.heads h set published_seq = g.after_seq
+        from unnest(partitions, before_seqs, after_seqs) as g (partition, before_seq, after_seq)
+        where h.partition = g.partition and h.published_seq = g.before_seq
+        returning h.partition
+    )
+    select array_agg(done.partition) into moved from done;
+    perform router.require_moved(partitions::integer[], moved);
+    perform router.add_undelivered(undelivered_partitions, undelivered_seqs, undelivered_numbers, recipients);
+end $$;
+comment on function router.move_marks is 'Move the marks of published entries by compare-and-set (rule 16).';
+
 grant usage on schema router to gavel_router, gavel_audit;
 grant select, insert, update on router.heads to gavel_router;
 grant select, insert on router.log, router.closes, router.sales to gavel_router;
