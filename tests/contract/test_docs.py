@@ -160,7 +160,7 @@ def test_every_rule_that_the_code_cites_is_told() -> None:
         for found in re.findall(r"\brules? ((?:[0-9]+(?:, | and | to |-)?)+)\)", file.read_text())
         for number in re.findall(r"[0-9]+", found)
     }
-    told = set(map(int, re.findall(r"^\| ([0-9]+) \|", _page("docs/architecture.md"), re.MULTILINE)))
+    told = set(map(int, re.findall(r"^\| ([0-9]+) \|", _page("docs/protocol.md"), re.MULTILINE)))
     assert cited
     assert cited <= told
 
