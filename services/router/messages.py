@@ -22,6 +22,8 @@ from services.contract.events import (
     OfferExpired,
     OfferMade,
     OfferWithdrawn,
+    WindowKind,
+    WindowOpened,
 )
 from services.contract.market import Mode
 from services.contract.records import quickly_made
@@ -57,8 +59,9 @@ def react(entry: Entry, events: Sequence[Event], partition: int) -> Sequence[Out
     sold = [event for event in events if isinstance(event, LeadSold)]
     closed = next((event for event in events if isinstance(event, LeadClosed)), None)
     told: list[Outgoing] = []
+    next_try_ms = _next_try_ms(events)
     for sale in sold:
-        told.append(_delivery(len(told), entry, partition, sale, sold, closed))
+        told.append(_delivery(len(told), entry, partition, sale, sold, closed, next_try_ms))
     buyers = {event.buyer_id for event in sold}
     for buyer_id in _holders_before(sold, closed):
         if buyer_id not in buyers:
@@ -72,8 +75,11 @@ def react(entry: Entry, events: Sequence[Event], partition: int) -> Sequence[Out
     return told
 
 
-def promise(sold: LeadSold, holders_now: int, closed: LeadClosed | None) -> str:
-    """Put a sale's terms into one sentence for people (guarantee 5)."""
+def promise(sold: LeadSold, holders_now: int, closed: LeadClosed | None, next_try_ms: int | None) -> str:
+    """Put a sale's terms into one sentence for people (guarantee 5).
+
+    `next_try_ms`: when the lead is tried to be sold again, None if that may be at any time.
+    """
     if sold.mode is Mode.EXCLUSIVE:
         if sold.exclusive_until_ms is None:
             return "Exclusive, for good: nobody else has received this lead, and nobody else will."
@@ -86,9 +92,18 @@ def promise(sold: LeadSold, holders_now: int, closed: LeadClosed | None) -> str:
     if closed is not None or left <= 0:
         following = "nobody else will get it"
     else:
-        following = f"up to {left} more may get it at any time"
+        when = " at any time" if next_try_ms is None else f", not before {_for_people(next_try_ms)}"
+        following = f"up to {left} more may get it{when}"
     return (
         f"Shared, number {sold.sale_number} of at most {sold.sales_max}: {_held(sold, others)}; {following}."
+    )
+
+
+def _next_try_ms(events: Sequence[Event]) -> int | None:
+    """When selling goes on, where the entry itself says that it waits."""
+    waits = (WindowKind.WAIT, WindowKind.RETRY)
+    return next(
+        (event.due_at_ms for event in events if isinstance(event, WindowOpened) and event.kind in waits), None
     )
 
 
@@ -109,9 +124,11 @@ def _delivery(
     sold: LeadSold,
     all_sold: Sequence[LeadSold],
     closed: LeadClosed | None,
+    next_try_ms: int | None,
 ) -> Outgoing:
     holders_now = len(all_sold[-1].holders) + 1
     may_follow = sold.others_may_follow and closed is None
+    others_from_ms = next_try_ms if sold.others_from_ms is None else sold.others_from_ms
     exclusive = sold.mode is Mode.EXCLUSIVE
     body = {
         "type": "lead",
@@ -134,9 +151,9 @@ def _delivery(
             "holders": holders_now,
             "held_since": _time_or_none(sold.held_since_ms),
             "others_may_follow": may_follow,
-            "others_from": _time_or_none(sold.others_from_ms) if may_follow else None,
+            "others_from": _time_or_none(others_from_ms) if may_follow else None,
         },
-        "promise": promise(sold, holders_now, closed),
+        "promise": promise(sold, holders_now, closed, next_try_ms),
         "log": _log_position(entry, partition),
     }
     return Outgoing(n, Channel.BUYER_LEADS, sold.buyer_id, "gavel.lead.v1", body, sold.sale_number)

@@ -119,14 +119,29 @@ def test_shared_sales_of_one_entry_each_tell_how_many_hold_the_lead() -> None:
     assert not [item for item in told if item.body["type"] == "notice"], "the delivery says it already"
 
 
-def test_shared_lead_with_slots_left_and_a_stage_to_come_tells_that_others_may_follow() -> None:
-    stages = (shared_stage(4500), shared_stage(600, wait_ms=1_000))
+def test_shared_lead_with_slots_left_tells_from_when_others_may_follow() -> None:
+    stages = (shared_stage(4500), shared_stage(600, wait_ms=86_400_000))
     story = Story(market(plan(*stages), orders=THREE[:1]))
     delivery = _to(_told(story, story.when(lead())), Channel.BUYER_LEADS, "b0")
+    then = iso_time(NOW_MS + 86_400_000)
     assert delivery.body["terms"]["others_may_follow"] is True
+    assert delivery.body["terms"]["others_from"] == then
     assert delivery.body["promise"] == (
-        "Shared, number 1 of at most 3: nobody else holds it; up to 2 more may get it at any time."
+        "Shared, number 1 of at most 3: nobody else holds it; up to 2 more may get it, "
+        f"not before {then[:10]} {then[11:19]} UTC."
     )
+
+
+def test_shared_lead_whose_next_buyer_has_an_offer_may_follow_at_any_time() -> None:
+    stages = (shared_stage(4500, accept_within_ms=60_000),)
+    story = Story(market(plan(*stages), orders=THREE))
+    story.when(lead())
+    first = story.lead.offer
+    assert first is not None
+    answer = AcceptOffer(lead_id=LEAD_ID, buyer_id=first.buyer_id, offer_number=1, answered_at_ms=NOW_MS)
+    delivery = _to(_told(story, story.when(answer)), Channel.BUYER_LEADS, first.buyer_id)
+    assert delivery.body["terms"]["others_from"] is None
+    assert delivery.body["promise"].endswith("nobody else holds it; up to 2 more may get it at any time.")
 
 
 def test_holder_hears_of_later_sales_and_of_the_close_but_never_to_whom_nor_for_what() -> None:
