@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from typing import Any
+
+import typer
+from typer.models import CommandInfo
 
 from services.bus.administration import CreatedTopics, announce, create_topics
 from services.bus.settings import StepSettings
@@ -19,7 +23,6 @@ from services.cli.setup_command import is_set_up, set_up
 from services.cli.surroundings import settings
 from services.contract.market import Market
 from services.market import cli
-from services.market.cli import app
 
 __all__ = ["app", "follow_apply"]
 
@@ -62,7 +65,14 @@ def _set_up_first(apply: Callable[..., None]) -> Callable[..., None]:
     return apply_command
 
 
+def _command_of(given: CommandInfo) -> CommandInfo:
+    """Copy a command of the library, which stays as it is; its apply is surrounded here."""
+    command = copy(given)
+    if command.callback is cli.apply_command:
+        command.callback = _set_up_first(cli.apply_command)
+    return command
+
+
 cli.after_apply.append(_follow_and_tell)
-for _command in app.registered_commands:
-    if _command.callback is cli.apply_command:
-        _command.callback = _set_up_first(cli.apply_command)
+app = typer.Typer(help=cli.app.info.help, no_args_is_help=True)
+app.registered_commands = [_command_of(command) for command in cli.app.registered_commands]
