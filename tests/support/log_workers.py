@@ -99,6 +99,8 @@ class LogOnKafka:
                 "bootstrap.servers": self._kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
+                # A new topic may not have its first offset for an instant: then from the beginning, never the end.
+                "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 5,
             }
         )
