@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from psycopg import Connection, errors
 
-from services.bus.log_reader import Move, Overtaken
+from services.bus.log_positions import LogPositions
+from services.bus.log_reader import Move
 from services.bus.ports import Stopped
 from services.contract.entries import Position
 from services.resale.domain import OUTSTANDING_MAX, Changes, Due, DueWindow, resend_after_ms
@@ -45,6 +46,7 @@ class PostgresWindows:
     def __init__(self, connection: Connection[Any], *, outstanding_max: int = OUTSTANDING_MAX) -> None:
         """Use the connection."""
         self._connection = connection
+        self._positions = LogPositions(connection, "resale")
         self._outstanding_max = outstanding_max
         # Rows and positions move together and follow from the log: what a crash of the server takes back is folded
         # again. So this reader need not wait for the disk.
@@ -53,15 +55,12 @@ class PostgresWindows:
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the positions, and make the rows that compare-and-set needs."""
-        wanted = sorted(partitions)
-        self._connection.execute(_BEGIN_POSITIONS, [Position().hash, wanted])
-        rows = self._connection.execute(_POSITIONS, [wanted])
-        return {row[0]: Position(offset=row[1], seq=row[2], hash=row[3]) for row in rows}
+        return self._positions.read(partitions)
 
     def apply(self, changes: Changes, moves: Mapping[int, Move]) -> None:
         """Move and change in one transaction, the positions first."""
         with self._connection.transaction():
-            self._move(moves)
+            self._positions.move(moves)
             if changes.ended:
                 self._connection.execute(_END_LEADS, [list(changes.ended)])
             if changes.closed:
@@ -87,20 +86,8 @@ class PostgresWindows:
         after_ms = [resend_after_ms(count + 1) for count in sends]
         with self._connection.transaction():
             # Rows of windows are changed under the positions' locks only, so that two owners never deadlock.
-            self._connection.execute(_LOCK_POSITIONS, [sorted(set(partitions))])
+            self._positions.lock(set(partitions))
             self._connection.execute(_MARK_SENT, [lead_ids, window_numbers, sends, after_ms])
-
-    def _move(self, moves: Mapping[int, Move]) -> None:
-        partitions = sorted(moves)
-        found = {row[0]: tuple(row[1:]) for row in self._connection.execute(_LOCK_POSITIONS, [partitions])}
-        before = {at: (move.before.offset, move.before.seq, move.before.hash) for at, move in moves.items()}
-        if overtaken := [at for at in partitions if found.get(at) != before[at]]:
-            raise Overtaken(overtaken)
-        after = [moves[at].after for at in partitions]
-        self._connection.execute(
-            _MOVE,
-            [partitions, [to.offset for to in after], [to.seq for to in after], [to.hash for to in after]],
-        )
 
     def _open(self, changes: Changes) -> None:
         windows = changes.opened.values()
@@ -121,18 +108,6 @@ def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-_BEGIN_POSITIONS = """
-insert into resale.positions (partition, next_offset, seq, hash)
-select partition, 0, 0, %s from unnest(%s::int[]) as assigned (partition)
-on conflict do nothing
-"""
-_POSITIONS = "select partition, next_offset, seq, hash from resale.positions where partition = any(%s)"
-_LOCK_POSITIONS = f"{_POSITIONS} order by partition for update"
-_MOVE = """
-update resale.positions as stored set next_offset = moved.next_offset, seq = moved.seq, hash = moved.hash
-from unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bytea[]) as moved (partition, next_offset, seq, hash)
-where stored.partition = moved.partition
-"""
 _END_LEADS = "delete from resale.windows where lead_id = any(%s::uuid[])"
 _CLOSE = """
 delete from resale.windows as stored using unnest(%s::uuid[], %s::int[]) as closed (lead_id, window_number)
