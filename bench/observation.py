@@ -36,6 +36,8 @@ class Deliveries:
                 "log_level": 3,
                 "group.id": "bench-observation",
                 "enable.auto.commit": False,
+                # A new topic may not have its first offset for an instant: then from the beginning, never the end.
+                "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 5,
                 "fetch.queue.backoff.ms": 1,
             }

@@ -91,7 +91,11 @@ class IntakeOnKafka:
 
     def read_until(self, done: Callable[[list[Record]], bool], *topics: str) -> list[Record]:
         """Read topics from their beginnings until what was read suffices."""
-        consumer = Consumer(self.connection.librdkafka(group_id="unused", enable_auto_commit=False))
+        consumer = Consumer(
+            self.connection.librdkafka(
+                group_id="unused", enable_auto_commit=False, auto_offset_reset="earliest"
+            )
+        )
         consumer.assign(
             [TopicPartition(topic, at, 0) for topic in topics for at in range(self._partitions(topic))]
         )
