@@ -151,5 +151,17 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 def _reap() -> None:
     for pid, child in list(_children.items()):
+        if child.poll() is None and _is_dying(pid):
+            # Until it is reaped its number counts as running for whoever finds it in a lock file.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(KILL_WAIT_SECONDS)
         if child.poll() is not None:
             _children.pop(pid, None)
+
+
+def _is_dying(pid: int) -> bool:
+    """Tell whether a process has given up its memory, and with it its arguments, and is not gone yet."""
+    try:
+        return not psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return True

@@ -72,7 +72,9 @@ def test_up_after_a_kill_starts_both_and_leaves_alone_whoever_has_their_process_
     with subprocess.Popen(["sleep", "600"]) as foreigner:
         try:
             for server in _servers(running.data_dir):
-                _process(server).kill()
+                process = _process(server)
+                process.kill()
+                process.wait(30)
                 server.pid_file.write_text(f"{foreigner.pid}\n")
             lock = running.data_dir / "postgres/data/postmaster.pid"
             lock.write_text("\n".join([str(foreigner.pid), *lock.read_text().splitlines()[1:]]))
