@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from services.contract.market import Mode
+from services.contract.market import Mode, Selection, Sell
 from services.contract.records import quickly_made
 
 
@@ -24,6 +24,7 @@ class WindowKind(StrEnum):
     EXCLUSIVITY = "exclusivity"
     WAIT = "wait"
     RETRY = "retry"
+    UPGRADE = "upgrade"
     EXPIRY = "expiry"
 
 
@@ -55,6 +56,74 @@ class RejectionReason(StrEnum):
     OTHER = "other"
 
 
+class NoBidReason(StrEnum):
+    """Why a buyer does not bid."""
+
+    PRICE = "price"
+    CRITERIA = "criteria"
+    CAPACITY = "capacity"
+    DUPLICATE = "duplicate"
+    TECHNICAL = "technical"
+    OTHER = "other"
+
+
+class VoidReason(StrEnum):
+    """Why a bid counts for nothing, though it is on record."""
+
+    LATE = "late"
+    NOT_INVITED = "not_invited"
+    ANSWERED_BEFORE = "answered_before"
+    NO_PRICE = "no_price"
+
+
+class AuctionEnd(StrEnum):
+    """What ended an auction."""
+
+    ALL_ANSWERED = "all_answered"
+    TIME_UP = "time_up"
+    FIRST_BID = "first_bid"
+    LEAD_CLOSED = "lead_closed"
+
+
+class BidOutcome(StrEnum):
+    """What became of a bid when its auction closed."""
+
+    WON = "won"
+    OUTBID = "outbid"
+    OTHER_MODE = "other_mode"
+    BELOW_FLOOR = "below_floor"
+    NO_ROOM = "no_room"
+    VOID = "void"
+
+
+class ReturnReason(StrEnum):
+    """Why a buyer gives a lead back."""
+
+    INVALID_CONTACT = "invalid_contact"
+    WRONG_PERSON = "wrong_person"
+    DUPLICATE = "duplicate"
+    OUTSIDE_CRITERIA = "outside_criteria"
+    NO_CONSENT = "no_consent"
+    OTHER = "other"
+
+
+class ReturnRefusal(StrEnum):
+    """Why a lead is not taken back."""
+
+    NOT_RETURNABLE = "not_returnable"
+    TOO_LATE = "too_late"
+    REASON_NOT_ACCEPTED = "reason_not_accepted"
+    QUOTA_USED_UP = "quota_used_up"
+    OPERATOR = "operator"
+
+
+class MoneyKind(StrEnum):
+    """Why an account's money changed other than by a sale."""
+
+    DEPOSIT = "deposit"
+    ADJUSTMENT = "adjustment"
+
+
 class WithdrawalReason(StrEnum):
     """Why a lead was taken off the market."""
 
@@ -80,12 +149,34 @@ class RefusalReason(StrEnum):
     NO_ROOM = "no_room"
     NOT_A_HOLDER = "not_a_holder"
     ALREADY_CLOSED = "already_closed"
+    NO_UPGRADE = "no_upgrade"
+    NOT_THE_ONLY_HOLDER = "not_the_only_holder"
+    ALREADY_RETURNED = "already_returned"
+    RETURN_NOT_ASKED = "return_not_asked"
+    UNKNOWN_BUYER = "unknown_buyer"
+    WRONG_CURRENCY = "wrong_currency"
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """So much was taken of a limit (`services.contract.limits` names them), or, where negative, given back.
+
+    `granted` is by how much the limit itself grew: by a deposit, or by what a purchase earns of a return.
+    """
+
+    counter: str
+    amount: int
+    granted: int = 0
 
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadListed:
-    """An accepted lead is for sale by `plan`, or, with no plan that fits, by none."""
+    """An accepted lead is for sale by `plan`, or, with no plan that fits, by none.
+
+    `payout_cents`, in `currency`: what the source earns by that alone.
+    """
 
     source_id: str
     lead_type: str
@@ -97,6 +188,8 @@ class LeadListed:
     created_at_ms: int
     market_version: int
     is_test: bool
+    payout_cents: int = 0
+    currency: str | None = None
 
 
 @quickly_made
@@ -165,7 +258,10 @@ class LeadSold:
 
     `holders`: buyers that held it before, in the order of their sales; `held_since_ms`: the time of the first of these.
     `exclusive_until_ms`: None with mode exclusive is for good. `others_may_follow`: further buyers may get it, but
-    not before `others_from_ms` (None: at any time).
+    not before `others_from_ms` (None: at any time). `auction_number`: the auction that it won, with a bid or a standing
+    order. `upgrade_fee_cents`: for so much more the buyer may have it to itself, as long as it is the only holder; that
+    nobody else is asked before is promised until `upgrade_until_ms`. `payout_cents`: what the source earns by the sale.
+    `draws`: the limits that the sale used.
     """
 
     sale_number: int
@@ -189,6 +285,11 @@ class LeadSold:
     quality: int
     created_at_ms: int
     is_test: bool
+    auction_number: int | None = None
+    upgrade_fee_cents: int | None = None
+    upgrade_until_ms: int | None = None
+    payout_cents: int = 0
+    draws: tuple[Draw, ...] = ()
 
 
 @quickly_made
@@ -243,7 +344,11 @@ class LeadClosed:
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFailed:
-    """A sold lead can never reach its buyer: credited, while its number and its disclosure stay used."""
+    """A sold lead can never reach its buyer: credited, while its number and its disclosure stay used.
+
+    `price_cents` is all that is credited, an upgrade's fee included; `payout_cents`, which its source had earned by
+    the sale, is taken back, and `draws` gives back to the limits what the sale used.
+    """
 
     sale_number: int
     sale_id: str
@@ -252,6 +357,9 @@ class DeliveryFailed:
     currency: str
     reason: FailureReason
     is_test: bool
+    source_id: str | None = None
+    payout_cents: int = 0
+    draws: tuple[Draw, ...] = ()
 
 
 @quickly_made
@@ -262,6 +370,198 @@ class CommandRefused:
     command: str
     buyer_id: str | None
     reason: RefusalReason
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A buyer that an auction asks for a bid, in these modes, for one of its orders."""
+
+    buyer_id: str
+    order_id: str
+    modes: tuple[Mode, ...]
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuctionOpened:
+    """Bids are asked for, each to be appended to its buyer's topic by `bids_until_ms`.
+
+    `closes_at_ms` is a little later, so that such a bid is here in time. `sale_number`: the next one for sale.
+    """
+
+    auction_number: int
+    stage: int
+    selection: Selection
+    sell: Sell
+    bids_until_ms: int
+    closes_at_ms: int
+    floor_exclusive_cents: int | None
+    floor_shared_cents: int | None
+    currency: str
+    invited: tuple[Invitation, ...]
+    sale_number: int
+    sales_max: int
+    exclusive_for_ms: int | None
+    lead_type: str
+    quality: int
+    fields: Mapping[str, str]
+    holders: tuple[str, ...]
+    is_test: bool
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BidPlaced:
+    """A buyer named its price, per mode; None: not in that mode."""
+
+    auction_number: int
+    buyer_id: str
+    order_id: str
+    exclusive_cents: int | None
+    shared_cents: int | None
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BidDeclined:
+    """A buyer that was asked does not bid."""
+
+    auction_number: int
+    buyer_id: str
+    reason: NoBidReason
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BidVoided:
+    """A bid is on record and counts for nothing."""
+
+    auction_number: int
+    buyer_id: str
+    exclusive_cents: int | None
+    shared_cents: int | None
+    answered_at_ms: int
+    reason: VoidReason
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BidResult:
+    """What became of one bid; `minimum_to_win_cents`, in its own mode `mode`, is set where a price would have won."""
+
+    buyer_id: str
+    outcome: BidOutcome
+    mode: Mode | None
+    minimum_to_win_cents: int | None
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuctionClosed:
+    """An auction was decided; the sales that it made follow in the same entry.
+
+    Where it could sell either way, `exclusive_cents` (the best exclusive price) was compared with `shared_cents` (the
+    sum of the best shared ones), and `mode` is which brought more; None: nothing was sold.
+    """
+
+    auction_number: int
+    reason: AuctionEnd
+    mode: Mode | None
+    exclusive_cents: int | None
+    shared_cents: int | None
+    results: tuple[BidResult, ...]
+    silent: tuple[str, ...]
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadUpgraded:
+    """The only holder closed the remaining slots: from here on the lead is its own, for good."""
+
+    sale_number: int
+    sale_id: str
+    buyer_id: str
+    order_id: str
+    source_id: str
+    slots_closed: int
+    fee_cents: int
+    currency: str
+    payout_cents: int
+    draws: tuple[Draw, ...]
+    is_test: bool
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRequested:
+    """A buyer wants to give a lead back."""
+
+    sale_number: int
+    sale_id: str
+    buyer_id: str
+    reason: ReturnReason
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnApproved:
+    """The buyer is credited `price_cents` (an upgrade's fee included); the disclosure stays counted.
+
+    `payout_cents` is taken back from the source. `draws` gives back to the limits what the sale used, and takes what
+    the return itself uses where returns have a quota.
+    """
+
+    sale_number: int
+    sale_id: str
+    buyer_id: str
+    source_id: str
+    price_cents: int
+    currency: str
+    automatic: bool
+    payout_cents: int
+    draws: tuple[Draw, ...]
+    is_test: bool
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRefused:
+    """The lead is not taken back."""
+
+    sale_number: int
+    sale_id: str
+    buyer_id: str
+    reason: ReturnRefusal
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyMoved:
+    """A buyer's account was paid into, or adjusted (which may be negative); the entry's lead id is the account's.
+
+    `draws` grants the amount to the account's limit.
+    """
+
+    buyer_id: str
+    kind: MoneyKind
+    reference: str
+    amount_cents: int
+    currency: str
+    draws: tuple[Draw, ...]
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached:
+    """An order was passed over for the first time since this limit was used up; it is told so."""
+
+    buyer_id: str
+    order_id: str
+    limit: str
+    resumes_at_ms: int | None
 
 
 Event: TypeAlias = (
@@ -279,4 +579,15 @@ Event: TypeAlias = (
     | LeadClosed
     | DeliveryFailed
     | CommandRefused
+    | AuctionOpened
+    | BidPlaced
+    | BidDeclined
+    | BidVoided
+    | AuctionClosed
+    | LeadUpgraded
+    | ReturnRequested
+    | ReturnApproved
+    | ReturnRefused
+    | MoneyMoved
+    | LimitReached
 )

@@ -1,4 +1,4 @@
-"""Ids that anyone can compute again: lead, sale, partition. No id in Gavel is random."""
+"""Ids that anyone can compute again: lead, sale, account, partition. No id in Gavel is random."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import zlib
 
 _LEAD_NAMESPACE = bytes.fromhex("5f0d6a5b6c1f5d0e9a4bd1a0c3b7e812")
+_ACCOUNT_NAMESPACE = bytes.fromhex("2d8e4b7a90c15f3e8b6d1c7a5e402f96")
 _SALE_NAMESPACE = bytes.fromhex("8c2f1f0e7c4b5a6d8e9f0a1b2c3d4e5f")
 
 
@@ -20,6 +21,11 @@ def lead_id_of(source_id: str, reference: str) -> str:
 def sale_id_of(lead_id: str, sale_number: int) -> str:
     """Name the lead's k-th sale: UUIDv5 of lead id and sale number."""
     return _uuid5(_SALE_NAMESPACE, f"{lead_id}\n{sale_number}")
+
+
+def account_id_of(buyer_id: str) -> str:
+    """Name a buyer's account as a lead is named, so that its commands have a partition and its entries an id."""
+    return _uuid5(_ACCOUNT_NAMESPACE, buyer_id)
 
 
 def partition_of(key: str, partitions: int) -> int:

@@ -1,7 +1,8 @@
 """What the router is given to decide on: qualified leads, commands, due timers, and its own findings.
 
 `QualifiedLead` travels on `leads.qualified`, the commands on `leads.commands`, `TimerDue` on `leads.timers`; all in the
-partition of their lead. `ReportFailedDelivery` and `FailLead` are the router's own and travel nowhere.
+partition of their lead (`MoveMoney`: of its account). `ReportFailedDelivery`, `FailLead` and `CloseAuction` are the
+router's own and travel nowhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from services.contract.events import Disposition, FailureReason, RejectionReason, WithdrawalReason
+from services.contract.events import (
+    Disposition,
+    FailureReason,
+    MoneyKind,
+    NoBidReason,
+    RejectionReason,
+    ReturnReason,
+    WithdrawalReason,
+)
 from services.contract.records import quickly_made
 
 
@@ -75,6 +84,78 @@ class WithdrawLead:
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceBid:
+    """A buyer answers a ping with a price per mode, in minor units; None: not in that mode."""
+
+    lead_id: str
+    buyer_id: str
+    auction_number: int
+    exclusive_cents: int | None
+    shared_cents: int | None
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclineToBid:
+    """A buyer answers a ping with no bid."""
+
+    lead_id: str
+    buyer_id: str
+    auction_number: int
+    reason: NoBidReason
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeSale:
+    """The only holder of a shared lead wants it to itself, for the fee that it was told."""
+
+    lead_id: str
+    buyer_id: str
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnLead:
+    """A buyer wants to give a lead back."""
+
+    lead_id: str
+    buyer_id: str
+    reason: ReturnReason
+    answered_at_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideReturn:
+    """An operator approves a return that was asked for, or refuses it."""
+
+    lead_id: str
+    sale_number: int
+    approve: bool
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveMoney:
+    """An operator books what a buyer paid in, or an adjustment; the `reference` makes it happen once.
+
+    `lead_id` is the account's id (`account_id_of`), so that its commands have a partition like a lead's.
+    """
+
+    lead_id: str
+    buyer_id: str
+    kind: MoneyKind
+    reference: str
+    amount_cents: int
+    currency: str
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerDue:
     """The resale timer holds this window to be due; whether it is, is for the router to say."""
 
@@ -100,5 +181,25 @@ class FailLead:
     lead_id: str
 
 
-Command: TypeAlias = AcceptOffer | RejectOffer | ReportDisposition | WithdrawLead
-Input: TypeAlias = QualifiedLead | Command | TimerDue | ReportFailedDelivery | FailLead
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseAuction:
+    """The router's own clock says that an auction's time is up."""
+
+    lead_id: str
+    auction_number: int
+
+
+Command: TypeAlias = (
+    AcceptOffer
+    | RejectOffer
+    | ReportDisposition
+    | WithdrawLead
+    | PlaceBid
+    | DeclineToBid
+    | UpgradeSale
+    | ReturnLead
+    | DecideReturn
+    | MoveMoney
+)
+Input: TypeAlias = QualifiedLead | Command | TimerDue | ReportFailedDelivery | FailLead | CloseAuction

@@ -28,6 +28,14 @@ class Sell(StrEnum):
     EITHER = "either"
 
 
+class Selection(StrEnum):
+    """How a stage finds its buyers: by standing orders alone, or by pings that buyers answer with bids."""
+
+    DIRECT = "direct"
+    PING_POST = "ping_post"
+    FIRST_BID = "first_bid"
+
+
 class Ranking(StrEnum):
     """What decides between the orders that compete in a stage; equal ranks are dealt by lead id."""
 
@@ -108,12 +116,35 @@ class KeepTrying:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The least that a stage sells for, per mode; None: its last list price, or anything where it has none."""
+
+    exclusive: int | None = None
+    shared: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """The only holder of a shared lead may close its remaining slots, for so much each.
+
+    `within_ms`: so long after the first sale nobody else is sold to, that the first buyer may; None: not at all.
+    """
+
+    per_slot_cents: int
+    within_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One attempt to sell."""
+    """One attempt to sell. `bid_window_ms`: how long bidders have, where `selection` asks them."""
 
     sell: Sell
     prices: Prices
     by: Ranking = Ranking.PRICE
+    selection: Selection = Selection.DIRECT
+    bid_window_ms: int | None = None
+    floor: Floor = Floor()
+    upgrade: Upgrade | None = None
     only: tuple[str, ...] = ()
     accept_within_ms: int | None = None
     exclusive_for_ms: int | None = None
@@ -134,6 +165,20 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Returns:
+    """When a buyer may give a lead of this type back for its money.
+
+    `reasons`: words of `ReturnReason` that are accepted. `quota_basis_points`: so much of a return each lead bought
+    in a month earns (10,000 is a whole one); None: no quota. `automatic`: approved without an operator.
+    """
+
+    within_ms: int
+    reasons: tuple[str, ...]
+    quota_basis_points: int | None = None
+    automatic: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeadType:
     """What a lead of this type consists of, which of it may be shown before a sale, and the plans that sell it."""
 
@@ -145,6 +190,29 @@ class LeadType:
     score: tuple[ScoreRule, ...] = ()
     duplicate_within_ms: int = 0
     contact_kept_ms: int = 0
+    returns: Returns | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerLead:
+    """A source is paid so much for each lead accepted, sold or not."""
+
+    cents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareOfRevenue:
+    """A source is paid this share of what each sale of its leads brings (10,000 is all of it)."""
+
+    basis_points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paid:
+    """What a source is paid; `back_on_return`: not for leads that were returned."""
+
+    by: PerLead | ShareOfRevenue
+    back_on_return: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +224,7 @@ class Source:
     sales_max: int | None = None
     never_to: tuple[str, ...] = ()
     paused: bool = False
+    paid: Paid | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +239,12 @@ class FixedPrice:
     cents: int
 
 
-Price: TypeAlias = ListPrice | FixedPrice
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BidPrice:
+    """An order pays what its buyer answers to a ping."""
+
+
+Price: TypeAlias = ListPrice | FixedPrice | BidPrice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +253,46 @@ class Takes:
 
     exclusive: Price | None = None
     shared: Price | None = None
+
+
+class Period(StrEnum):
+    """What a cap is counted by; days, weeks (from Monday) and months are the buyer's own."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+class Unit(StrEnum):
+    """What a cap counts: leads bought, or minor units of currency spent on them, fees included."""
+
+    LEADS = "leads"
+    SPEND = "spend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """An order buys no more than `most` in each period."""
+
+    unit: Unit
+    period: Period
+    most: int
+
+    @property
+    def name(self) -> str:
+        """Its key in a market file, as in `leads_per_day` and `spend_total`."""
+        return f"{self.unit}_total" if self.period is Period.TOTAL else f"{self.unit}_per_{self.period}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenHours:
+    """An order buys on these days (0 is Monday), from `from_minute` of the buyer's day until before `to_minute`."""
+
+    days: tuple[int, ...]
+    from_minute: int
+    to_minute: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,16 +308,44 @@ class Order:
     weight: int = 1
     holders_max: int | None = None
     paused: bool = False
+    caps: tuple[Cap, ...] = ()
+    open: tuple[OpenHours, ...] = ()
+    upgrade_always: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A buyer owes no more than `credit_limit_cents` beyond what it has paid in; prepaid is a limit of 0."""
+
+    credit_limit_cents: int
+
+
+class Encoding(StrEnum):
+    """How the leads that a buyer bought are written on `buyers.<id>.leads`."""
+
+    JSON = "json"
+    AVRO = "avro"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """How a buyer gets its records: on its topics, and where it has a `webhook`, from the gateway by HTTP too."""
+
+    encoding: Encoding = Encoding.JSON
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buyer:
-    """Who buys leads, reading them from `buyers.<id>.leads`."""
+    """Who buys leads, reading them from `buyers.<id>.leads`. Without an `account` it may owe any amount."""
 
     id: str
     timezone: str
     orders: tuple[Order, ...] = ()
     paused: bool = False
+    account: Account | None = None
+    deliver: Deliver = Deliver()
+    pings_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
