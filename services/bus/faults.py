@@ -47,20 +47,30 @@ class Warnings:
         self._said_at_s: dict[str, float] = {}
         self._log = structlog.get_logger(__name__)
 
-    def warn(self, kind: str, text: str, **more: Any) -> None:
-        """Say it, unless something of this kind was said lately."""
+    def warn(self, kind: str, text: str, **more: Any) -> bool:
+        """Say it, unless something of this kind was said lately; tell whether it was said now."""
         now_s = self._clock_s()
-        if now_s - self._said_at_s.get(kind, float("-inf")) >= WARN_EVERY_S:
+        is_new = now_s - self._said_at_s.get(kind, float("-inf")) >= WARN_EVERY_S
+        if is_new:
             self._said_at_s[kind] = now_s
             self._log.warning(text, **more)
+        return is_new
 
 
-def judge(message: KafkaMessage, warnings: Warnings) -> None:
-    """Wait out what passes of a message that is an error; raise `BusFailed` for anything else."""
+def judge(message: KafkaMessage, warnings: Warnings) -> bool:
+    """Wait out what passes of a message that is an error; raise `BusFailed` for anything else.
+
+    True where the partition must begin again: a broker that has just made a topic, or just begun to lead it, may for an
+    instant not know a position that is there. So it is asked once more before records are said to be lost.
+    """
     error = message.error()
     assert error is not None
     where = f"{message.topic()} partition {message.partition()}"
     if error.code() in _NO_SUCH_POSITION:
+        if warnings.warn(
+            f"position {where}", "Kafka does not know the position: asking again", at=where, reason=error.str()
+        ):
+            return True
         raise BusFailed(
             f"{where}: the position to read from is not in the topic any more ({error.str()}). "
             "Records were deleted, or the topic was made again: find out which before you go on"
@@ -70,3 +80,4 @@ def judge(message: KafkaMessage, warnings: Warnings) -> None:
     warnings.warn(
         f"{error.name()} {message.topic()}", "Kafka has a passing fault", error=error.name(), at=where
     )
+    return False

@@ -245,9 +245,13 @@ class Pump:
         return [] if message is None else [message]
 
     def _accept(self, messages: list[KafkaMessage], place: Place) -> None:
-        for message in messages:
-            if message.error() is not None:
-                judge(message, self._warnings)
+        lost = {
+            message.partition()
+            for message in messages
+            if message.error() is not None and judge(message, self._warnings)
+        }
+        if lost:
+            place.begin_again(place.subscribed(number for number in lost if number is not None))
         records = [record_of(message) for message in messages if message.error() is None]
         if self._voided:
             records = self._unambiguous(records, place)

@@ -26,9 +26,11 @@ def message(code: int, *, fatal: bool = False) -> KafkaMessage:
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
-def test_a_missing_position_ends_the_worker(code: int) -> None:
+def test_a_position_that_is_missing_twice_ends_the_worker(code: int) -> None:
+    warnings = Warnings(VirtualClock().monotonic_s)
+    assert judge(message(code), warnings)
     with pytest.raises(BusFailed, match=r"leads\.log partition 3: the position"):
-        judge(message(code), Warnings(VirtualClock().monotonic_s))
+        judge(message(code), warnings)
 
 
 @pytest.mark.parametrize(
