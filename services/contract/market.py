@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 class Mode(StrEnum):
@@ -98,7 +98,7 @@ class ScoreRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """A stage's list price per mode; None where the stage does not sell that mode.
+    """A stage's list price per mode; None where it does not sell that mode, or asks for bids without a list.
 
     `shared` is for the stage's first, second, ... sale and never rises; its last one holds for all further sales.
     """
@@ -241,7 +241,9 @@ class FixedPrice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BidPrice:
-    """An order pays what its buyer answers to a ping."""
+    """An order pays what its buyer answers to a ping. `bid` tells it from a list price where both are stored."""
+
+    bid: Literal[True] = True
 
 
 Price: TypeAlias = ListPrice | FixedPrice | BidPrice

@@ -8,15 +8,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from services.contract.fields import QUALITY_MAX
-from services.contract.market import FixedPrice, LeadType, Market, Order, Plan, Price, Sell, Stage
-from services.market.checks import Breach, order_path, orders_of
+from services.contract.market import (
+    BidPrice,
+    LeadType,
+    Market,
+    Mode,
+    Order,
+    Period,
+    PerLead,
+    Plan,
+    Selection,
+    Sell,
+    Source,
+    Stage,
+    Unit,
+)
+from services.contract.times import decimal_amount
+from services.market.checks import order_path
+from services.market.errors import Breach
 from services.market.fields import duration_text
+from services.market.purchases import asks_for_bids, bids, may_buy, most_cents, orders_of
+
+_WIDER = {
+    Period.HOUR: frozenset({Period.DAY, Period.WEEK, Period.MONTH, Period.TOTAL}),
+    Period.DAY: frozenset({Period.WEEK, Period.MONTH, Period.TOTAL}),
+    # A week may lie in two months, and use what both of them allow.
+    Period.WEEK: frozenset({Period.TOTAL}),
+    Period.MONTH: frozenset({Period.TOTAL}),
+    Period.TOTAL: frozenset[Period](),
+}
+"""The periods that each period lies wholly in."""
 
 
 def warnings(market: Market) -> Iterator[Breach]:
     """Find what is allowed and probably not meant."""
     for lead_type in market.lead_types.values():
         yield from _lead_type_warnings(market, lead_type)
+    for source in market.sources.values():
+        yield from _payout_warnings(market, source)
     for order in orders_of(market):
         yield from _order_warnings(market, order)
 
@@ -87,50 +116,77 @@ def _stage_warnings(path: str, plan: Plan, stage: Stage, *, is_last: bool) -> It
 
 
 def _unbought(path: str, plan: Plan, lead_type: LeadType, market: Market) -> Iterator[Breach]:
-    least = _least_sales_max(plan, lead_type.name, market)
     orders = [order for order in orders_of(market) if order.lead_type == lead_type.name]
     for number, stage in enumerate(plan.stages, start=1):
-        if not any(_may_buy(order, stage, least) for order in orders):
+        buying = [order for order in orders if may_buy(order, plan, stage, market)]
+        if not buying:
             yield Breach(
                 f"{path}.stages.{number}", stage.sell, "no order of this market can ever buy in this stage"
             )
+        elif stage.selection is not Selection.DIRECT and not any(_bids_in(order, stage) for order in buying):
+            reason = "no order that may buy here bids: standing orders decide at once, and nobody is asked"
+            yield Breach(f"{path}.stages.{number}.selection", stage.selection, reason)
+
+
+def _bids_in(order: Order, stage: Stage) -> bool:
+    return any(bids(order, mode) and asks_for_bids(stage, mode) for mode in Mode)
 
 
 def _order_warnings(market: Market, order: Order) -> Iterator[Breach]:
     lead_type = market.lead_types.get(order.lead_type)
-    if lead_type is None or any(
-        _may_buy(order, stage, _least_sales_max(plan, lead_type.name, market))
-        for plan in lead_type.plans
-        for stage in plan.stages
-    ):
+    if lead_type is None:
         return
-    reason = "no plan can serve it: no stage open to it sells its mode, at its price, to so few holders"
-    yield Breach(order_path(order), order.lead_type, reason)
+    path = order_path(order)
+    unasked = list(_unasked(path, order, lead_type))
+    yield from unasked
+    if not unasked and not any(
+        may_buy(order, plan, stage, market) for plan in lead_type.plans for stage in plan.stages
+    ):
+        reason = "no plan can serve it: no stage open to it sells its mode, at its price, to so few holders"
+        yield Breach(path, order.lead_type, reason)
+    yield from _upgrade_warnings(f"{path}.upgrade", order, lead_type)
+    yield from _cap_warnings(f"{path}.caps", order)
 
 
-def _may_buy(order: Order, stage: Stage, least_sales_max: int) -> bool:
-    """Tell whether a stage could sell to an order at all, filters aside."""
-    if stage.only and order.buyer_id not in stage.only:
-        return False
-    if order.holders_max is not None and order.holders_max < least_sales_max:
-        return False
-    exclusive, shared = stage.prices.exclusive, stage.prices.shared
-    return _pays(order.takes.exclusive, exclusive) or _pays(
-        order.takes.shared, shared[-1] if shared else None
-    )
+def _unasked(path: str, order: Order, lead_type: LeadType) -> Iterator[Breach]:
+    stages = [stage for plan in lead_type.plans for stage in plan.stages]
+    for mode in Mode:
+        if bids(order, mode) and not any(asks_for_bids(stage, mode) for stage in stages):
+            reason = (
+                f"no stage of {lead_type.name} that sells {mode} asks for bids, so it never buys that way"
+            )
+            yield Breach(f"{path}.takes.{mode}", "bid", reason)
 
 
-def _pays(price: Price | None, floor_cents: int | None) -> bool:
-    if price is None or floor_cents is None:
-        return False
-    return not isinstance(price, FixedPrice) or price.cents >= floor_cents
+def _upgrade_warnings(path: str, order: Order, lead_type: LeadType) -> Iterator[Breach]:
+    if not order.upgrade_always:
+        return
+    if order.takes.shared is None:
+        yield Breach(path, "always", "it takes no shared lead, and only a shared lead is upgraded")
+    elif isinstance(order.takes.shared, BidPrice):
+        reason = "it bids for shared leads, and an auction sells all slots at once: it never buys shared"
+        yield Breach(path, "always", reason)
+    elif not any(stage.upgrade for plan in lead_type.plans for stage in plan.stages):
+        reason = f"no stage of {lead_type.name} has an upgrade, so it never buys shared"
+        yield Breach(path, "always", reason)
 
 
-def _least_sales_max(plan: Plan, lead_type: str, market: Market) -> int:
-    """The lowest cap that a lead of this plan can have by its source; a submission may lower it further."""
-    lowered = [
-        source.sales_max
-        for source in market.sources.values()
-        if source.sales_max is not None and lead_type in source.lead_types
-    ]
-    return min([plan.sales_max, *lowered])
+def _cap_warnings(path: str, order: Order) -> Iterator[Breach]:
+    for cap in order.caps:
+        for wider in order.caps:
+            if wider.unit is cap.unit and wider.period in _WIDER[cap.period] and wider.most <= cap.most:
+                most = str(cap.most) if cap.unit is Unit.LEADS else decimal_amount(cap.most)
+                yield Breach(f"{path}.{cap.name}", most, f"{wider.name} is no more, so this one never holds")
+                break
+
+
+def _payout_warnings(market: Market, source: Source) -> Iterator[Breach]:
+    if source.paid is None or not isinstance(source.paid.by, PerLead):
+        return
+    cents = source.paid.by.cents
+    for name in source.lead_types:
+        lead_type = market.lead_types[name]
+        most = most_cents(lead_type, source, market)
+        if lead_type.plans and most is not None and cents > most:
+            reason = f"more than any lead of {name} can bring, which is {decimal_amount(most)} at most"
+            yield Breach(f"sources.{source.id}.paid.per_lead", decimal_amount(cents), reason)

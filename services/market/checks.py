@@ -1,16 +1,12 @@
-"""What a market may not promise, and what it says though hardly anybody means it: rules over the typed
-market.
+"""What a market may not promise: rules over the typed market.
 
 Pure: it knows the market alone, neither files nor lines. A path here is that of the file, with a plan by its
-name and a stage by its number from 1; `needs` names a further entry whose reading must have succeeded for the
-rule to say anything.
+name and a stage by its number from 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 
 from services.contract.fields import DERIVED
 from services.contract.market import (
@@ -23,24 +19,14 @@ from services.contract.market import (
     Stage,
     Where,
 )
-from services.contract.times import decimal_amount
-from services.market.errors import did_you_mean, one_of
+from services.market.errors import Breach, did_you_mean, one_of
 from services.market.fields import duration_text
+from services.market.purchases import orders_of
+from services.market.stage_checks import stage_errors
 
 SALES_MAX_MAX = 10
 PLANS_MAX = 100
 STAGES_MAX = 20
-TRIES_MAX = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """One rule that an entry breaks."""
-
-    path: str
-    value: str
-    reason: str
-    needs: str = ""
 
 
 def errors(market: Market) -> Iterator[Breach]:
@@ -51,12 +37,6 @@ def errors(market: Market) -> Iterator[Breach]:
         yield from _source_errors(market, source)
     for order in orders_of(market):
         yield from _order_errors(market, order)
-
-
-def orders_of(market: Market) -> Iterator[Order]:
-    """List the orders of all buyers."""
-    for buyer in market.buyers.values():
-        yield from buyer.orders
 
 
 def order_path(order: Order) -> str:
@@ -73,7 +53,10 @@ def _lead_type_errors(market: Market, lead_type: LeadType) -> Iterator[Breach]:
         yield from _undeclared(f"{plan_path}.when", plan.when, lead_type)
         yield from _plan_errors(plan_path, plan, lead_type)
         for number, stage in enumerate(plan.stages, start=1):
-            yield from _stage_errors(f"{plan_path}.stages.{number}", stage, market)
+            stage_path = f"{plan_path}.stages.{number}"
+            yield from stage_errors(stage_path, stage, plan)
+            yield from _unknown(f"{stage_path}.only", stage.only, market.buyers, "buyer")
+    yield from _returns_errors(path, lead_type)
 
 
 def _undeclared(path: str, where: Where, lead_type: LeadType) -> Iterator[Breach]:
@@ -107,36 +90,21 @@ def _plan_errors(path: str, plan: Plan, lead_type: LeadType) -> Iterator[Breach]
 def _longest_ms(plan: Plan) -> int:
     """How long after acceptance a plan may still sell, offers aside: each stage takes all the time it may."""
     held = sum(stage.exclusive_for_ms or 0 for stage in plan.stages[:-1])
-    tried = sum(stage.keep_trying.for_ms for stage in plan.stages if stage.keep_trying)
-    longest = held + tried + sum(stage.wait_ms or 0 for stage in plan.stages)
+    longest = held + sum(map(_stage_ms, plan.stages))
     return longest if plan.expires_after_ms is None else min(longest, plan.expires_after_ms)
 
 
-def _stage_errors(path: str, stage: Stage, market: Market) -> Iterator[Breach]:
-    prices = stage.prices.shared or ()
-    if any(later > earlier for earlier, later in pairwise(prices)):
-        shown = f"[{', '.join(map(decimal_amount, prices))}]"
-        at = f"{path}.price.shared" if stage.sell is Sell.EITHER else f"{path}.price"
-        yield Breach(
-            at, shown, "expected prices that never rise: who buys later holds an older, wider known lead"
-        )
-    if stage.sell is Sell.SHARED and stage.exclusive_for_ms is not None:
-        reason = "expected it only where the stage sells exclusive: a shared lead is nobody's alone"
-        yield Breach(f"{path}.exclusive_for", duration_text(stage.exclusive_for_ms), reason)
-    yield from _unknown(f"{path}.only", stage.only, market.buyers, "buyer")
-    yield from _keep_trying_errors(f"{path}.keep_trying", stage)
+def _stage_ms(stage: Stage) -> int:
+    tried = stage.keep_trying.for_ms if stage.keep_trying else 0
+    upgrade = (stage.upgrade.within_ms or 0) if stage.upgrade else 0
+    return (stage.wait_ms or 0) + tried + (stage.bid_window_ms or 0) + upgrade
 
 
-def _keep_trying_errors(path: str, stage: Stage) -> Iterator[Breach]:
-    trying = stage.keep_trying
-    if trying is None:
-        return
-    if trying.every_ms == 0:
-        yield Breach(f"{path}.every", "0s", "expected a pause between two tries")
-    elif trying.for_ms // trying.every_ms > TRIES_MAX:
-        yield Breach(f"{path}.for", duration_text(trying.for_ms), f"expected at most {TRIES_MAX} tries")
-    if trying.for_ms == 0:
-        yield Breach(f"{path}.for", "0s", "expected some time to try in")
+def _returns_errors(path: str, lead_type: LeadType) -> Iterator[Breach]:
+    if lead_type.returns is not None and lead_type.returns.within_ms > lead_type.contact_kept_ms:
+        kept = duration_text(lead_type.contact_kept_ms)
+        reason = f"expected at most contact_kept, {kept}: nobody can look into a lead that the vault forgot"
+        yield Breach(f"{path}.returns.within", duration_text(lead_type.returns.within_ms), reason)
 
 
 def _unknown(path: str, names: Iterable[str], known: Iterable[str], what: str) -> Iterator[Breach]:

@@ -87,6 +87,7 @@ def apply_files(
     reviewed = review(files)
     with connect(database_url, role=store.ROLE, application_name="gavel market") as connection:
         old = store.load_current(connection)
+        reviewed = reviewed.after(old)
         current = old.version if old else 0
         base = current if base_version is None else base_version
         changes = difference(old, reviewed.market)

@@ -9,9 +9,6 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-NOT_YET = "not supported yet: a later release adds it"
-"""For keys and words of the market file that this release knows and can't honour."""
-
 VALUE_MAX = 80
 """So many characters of a value are repeated in a message."""
 
@@ -50,6 +47,19 @@ class MarketWarning:
 
     def __str__(self) -> str:
         return _sentence(self.file, self.line, self.path, self.value, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One rule that an entry breaks, before anyone knows its file and line.
+
+    `needs` names a further entry whose reading must have succeeded for the rule to say anything.
+    """
+
+    path: str
+    value: str
+    reason: str
+    needs: str = ""
 
 
 class MarketRefused(ValueError):

@@ -1,4 +1,4 @@
-"""How one scalar of the market file is read and written: durations, money, shares, names and words.
+"""How one scalar of the market file is read and written: durations, money, shares, names, addresses and words.
 
 Each reader takes text and gives the model's value or raises FieldError, saying what it expected; each writer
 gives text that its reader reads back. Nothing here knows where in the file it is.
@@ -10,18 +10,25 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from services.contract.fields import NO, YES, FieldError
 from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from services.market.currencies import OTHER_DECIMALS, TWO_DECIMALS
-from services.market.errors import NOT_YET, did_you_mean, one_of
+from services.market.errors import did_you_mean, one_of
 
 T = TypeVar("T")
 
 DURATION_MAX_MS = 3_650 * DAY_MS
 ID_MAX = 63
 COUNT_MAX = 1_000_000
+URL_MAX = 2_000
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+"""What plain http may go to: nothing leaves the machine on the way there."""
+
+_NO_PLACES = frozenset({"Factory", "localtime"})
+"""Names in zone data that mean another time on each machine, or none; PostgreSQL does not know them all."""
 
 _UNITS_MS: Mapping[str, int] = {"d": DAY_MS, "h": HOUR_MS, "m": MINUTE_MS, "s": SECOND_MS, "ms": 1}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
@@ -29,6 +36,7 @@ _MONEY = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_URL = re.compile(r"https?://[!-~]+")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -135,19 +143,36 @@ def timezone_name(text: str) -> str:
     return text
 
 
-def word(words: Mapping[str, T], later: tuple[str, ...] = ()) -> Callable[[str], T]:
-    """Make a reader of one of these words; `later` are those that a later release will know."""
+def word(words: Mapping[str, T]) -> Callable[[str], T]:
+    """Make a reader of one of these words."""
 
     def read(text: str) -> T:
-        if text in later:
-            raise FieldError(NOT_YET)
         if text not in words:
-            raise FieldError(one_of(words) + did_you_mean(text, [*words, *later]))
+            raise FieldError(one_of(words) + did_you_mean(text, words))
         return words[text]
 
     return read
 
 
+def webhook_url(text: str) -> str:
+    """Read the address that a buyer's records are posted to: https, or http to the machine itself."""
+    expected = (
+        "expected an https address without user, password and fragment, as in https://buyer.example/leads"
+    )
+    if len(text) > URL_MAX or not _URL.fullmatch(text):
+        raise FieldError(expected)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise FieldError(expected) from error
+    if not host or parts.username is not None or parts.password is not None or parts.fragment:
+        raise FieldError(expected)
+    if parts.scheme == "http" and host not in LOCAL_HOSTS:
+        raise FieldError("expected https: people's contact details would cross the net for anyone to read")
+    return text
+
+
 @lru_cache(maxsize=1)
 def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - _NO_PLACES

@@ -1,41 +1,34 @@
 """Makes the typed market of a tree of text, and tells everything that is wrong with it at once.
 
-It reads each key by its kind; what two entries promise each other is for `checks`. Keys and words that a
-later release adds are refused by name. Pure: no file, no database, no clock.
+It reads each key by its kind; what two entries promise each other is for `checks`. Pure: no file, no database, no
+clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from services.contract.fields import FieldError
-from services.contract.market import (
-    Buyer,
-    FixedPrice,
-    ListPrice,
-    Market,
-    Order,
-    Price,
-    Source,
-    Takes,
+from services.contract.market import Market, Paid, PerLead, ShareOfRevenue, Source
+from services.market.buyers import buyer
+from services.market.errors import MarketError, Place
+from services.market.fields import (
+    currency_code,
+    identifier,
+    price_cents,
+    share_basis_points,
+    timezone_name,
+    whole,
+    yes_no,
 )
-from services.market.errors import NOT_YET, MarketError, Place
-from services.market.fields import currency_code, identifier, price_cents, timezone_name, whole, word, yes_no
-from services.market.filters import Fields, where
+from services.market.names import named
 from services.market.plans import lead_type
-from services.market.tree import At, Entries, Findings, Keys
-
-T = TypeVar("T")
+from services.market.tree import At, Entries, Findings
 
 SECTIONS = ("market", "lead_types", "sources", "buyers")
-SOURCE_KEYS = ("lead_types", "sales_max", "never_to", "paused")
-SOURCE_KEYS_LATER = ("paid",)
-BUYER_KEYS = ("timezone", "orders", "deliver", "paused")
-BUYER_KEYS_LATER = ("account",)
-ORDER_KEYS = ("lead_type", "where", "takes", "priority", "weight", "holders_max", "paused")
-ORDER_KEYS_LATER = ("caps", "open", "upgrade")
+MARKET_KEYS = ("currency", "timezone")
+SOURCE_KEYS = ("lead_types", "paid", "sales_max", "never_to", "paused")
+PAID_KEYS = ("per_lead", "share_of_revenue", "back_on_return")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,106 +50,42 @@ def parse(root: Entries) -> Draft:
     """Read the whole market from its tree."""
     findings = Findings(places={"": root.place})
     keys = At(root, "", root.place, findings).keys(SECTIONS)
-    types = _named(keys, "lead_types", lead_type)
+    types = named(keys, "lead_types", lead_type)
     fields = {name: known for name, (_, known) in types.items()}
     head = keys.required_node("market")
-    settings = head.keys(("currency", "timezone")) if head else None
+    settings = head.keys(MARKET_KEYS) if head else None
     market = Market(
         version=0,
         currency=settings.required("currency", currency_code, "") if settings else "",
         timezone=settings.required("timezone", timezone_name, "") if settings else "",
         lead_types={name: read for name, (read, _) in types.items()},
-        sources=_named(keys, "sources", _source),
-        buyers=_named(keys, "buyers", lambda at, name: _buyer(at, name, fields)),
+        sources=named(keys, "sources", _source),
+        buyers=named(keys, "buyers", lambda at, name: buyer(at, name, fields)),
     )
     return Draft(market, tuple(findings.errors), findings.places)
 
 
-def _named(keys: Keys, section: str, read: Callable[[At, str], T]) -> dict[str, T]:
-    at = keys.node(section)
-    if at is None:
-        return {}
-    found: dict[str, T] = {}
-    for name, entry in at.named():
-        _check_name(entry, name)
-        found[name] = read(entry, name)
-    return found
-
-
-def _check_name(at: At, name: str) -> None:
-    try:
-        identifier(name)
-    except FieldError as error:
-        at.wrong(f"unfit name: {error}")
-
-
 def _source(at: At, name: str) -> Source:
-    keys = at.keys(SOURCE_KEYS, SOURCE_KEYS_LATER)
-    types, never_to = keys.required_node("lead_types"), keys.node("never_to")
+    keys = at.keys(SOURCE_KEYS)
+    types, never_to, paid = keys.required_node("lead_types"), keys.node("never_to"), keys.node("paid")
     return Source(
         id=name,
         lead_types=types.texts(identifier) if types else (),
         sales_max=keys.optional("sales_max", whole(0), None),
         never_to=tuple(sorted(never_to.texts(identifier))) if never_to else (),
         paused=keys.optional("paused", yes_no, False),
+        paid=_paid(paid) if paid else None,
     )
 
 
-def _buyer(at: At, name: str, fields: Mapping[str, Fields]) -> Buyer:
-    keys = at.keys(BUYER_KEYS, BUYER_KEYS_LATER)
-    orders = _named(keys, "orders", lambda order, order_name: _order(order, name, order_name, fields))
-    deliver = keys.node("deliver")
-    if deliver is not None:
-        _check_delivery(deliver)
-    return Buyer(
-        id=name,
-        timezone=keys.required("timezone", timezone_name, ""),
-        # Sorted, so that moving an order about in the file makes no other market.
-        orders=tuple(order for _, order in sorted(orders.items())),
-        paused=keys.optional("paused", yes_no, False),
+def _paid(at: At) -> Paid | None:
+    keys = at.keys(PAID_KEYS)
+    by = keys.one_of("per_lead", "share_of_revenue")
+    if by is None:
+        return None
+    return Paid(
+        by=PerLead(cents=keys.required(by, price_cents, 1))
+        if by == "per_lead"
+        else ShareOfRevenue(basis_points=keys.required(by, share_basis_points, 1)),
+        back_on_return=keys.optional("back_on_return", yes_no, False),
     )
-
-
-def _check_delivery(at: At) -> None:
-    keys = at.keys(("kafka",), later=("webhook",))
-    if "webhook" not in keys:
-        keys.required("kafka", word({"json": True}, later=("avro",)), None)
-
-
-def _order(at: At, buyer: str, name: str, fields: Mapping[str, Fields]) -> Order:
-    keys = at.keys(ORDER_KEYS, ORDER_KEYS_LATER)
-    type_name = keys.required("lead_type", identifier, "")
-    filters, takes = keys.node("where"), keys.required_node("takes")
-    known = fields.get(type_name)
-    return Order(
-        id=f"{buyer}/{name}",
-        buyer_id=buyer,
-        lead_type=type_name,
-        takes=_takes(takes) if takes else Takes(),
-        # Without the lead type, which `checks` misses, no field has a kind to be read by.
-        where=where(filters, known) if filters and known else (),
-        priority=keys.optional("priority", whole(0), 100),
-        weight=keys.optional("weight", whole(1), 1),
-        holders_max=keys.optional("holders_max", whole(0), None),
-        paused=keys.optional("paused", yes_no, False),
-    )
-
-
-def _takes(at: At) -> Takes:
-    keys = at.keys(("exclusive", "shared"))
-    if keys.is_mapping and not keys.found:
-        at.wrong("expected exclusive, shared or both, as in {exclusive: 95.00, shared: list}")
-    return Takes(
-        exclusive=keys.optional("exclusive", _price, None), shared=keys.optional("shared", _price, None)
-    )
-
-
-def _price(text: str) -> Price:
-    if text == "list":
-        return ListPrice()
-    if text == "bid":
-        raise FieldError(NOT_YET)
-    try:
-        return FixedPrice(cents=price_cents(text))
-    except FieldError as error:
-        raise FieldError(f"{error}, or list for the stage's price") from error

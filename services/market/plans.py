@@ -1,18 +1,15 @@
-"""Reads lead types with their plans, stages and prices; what their keys promise together is for `checks`."""
+"""Reads lead types with their plans and what may be returned; what their keys promise together is for `checks`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from services.contract.events import ReturnReason
 from services.contract.fields import DERIVED, QUALITY_MAX, FieldError
 from services.contract.market import (
     FieldKind,
     FieldType,
-    KeepTrying,
     LeadType,
     Plan,
-    Prices,
-    Ranking,
+    Returns,
     ScoreRule,
     Sell,
     Stage,
@@ -23,43 +20,37 @@ from services.market.fields import (
     field_name,
     identifier,
     positive_duration_ms,
-    price_cents,
     share_basis_points,
     whole,
     word,
 )
 from services.market.filters import Fields, score_when, where
+from services.market.stages import stage
 from services.market.tree import At, Entries, Items, Keys, Text
 
-FALLING = "expected an amount or a falling list, as in 40.00 or [45.00, 40.00]"
-BY_MODE = "expected a price for each mode, as in {exclusive: 75.00, shared: 42.00}"
-
-LEAD_TYPE_KEYS = ("contact", "details", "ping", "score", "duplicate_within", "contact_kept", "plans")
-PLAN_KEYS = ("name", "when", "share", "sales_max", "expires_after", "stages")
-STAGE_KEYS = (
-    "sell",
-    "price",
-    "by",
-    "only",
-    "selection",
-    "accept_within",
-    "exclusive_for",
-    "keep_trying",
-    "wait",
+LEAD_TYPE_KEYS = (
+    "contact",
+    "details",
+    "ping",
+    "score",
+    "duplicate_within",
+    "contact_kept",
+    "returns",
+    "plans",
 )
-STAGE_KEYS_LATER = ("bid_window", "floor", "upgrade")
+PLAN_KEYS = ("name", "when", "share", "sales_max", "expires_after", "stages")
+RETURNS_KEYS = ("within", "reasons", "quota", "approve")
 
 _FIELD_TYPES = {kind.value: kind for kind in FieldType if kind is not FieldType.CHOICE}
-_SELL = {sell.value: sell for sell in Sell}
-_RANKING = {ranking.value: ranking for ranking in Ranking}
-_SELECTION = {"direct": True}
-_SELECTION_LATER = ("ping_post", "first_bid")
+_REASONS = {reason.value: reason.value for reason in ReturnReason}
+_APPROVE = {"automatic": True, "operator": False}
 
 
 def lead_type(at: At, name: str) -> tuple[LeadType, Fields]:
     """Read one lead type, and the fields that filters of its orders may name."""
     keys = at.keys(LEAD_TYPE_KEYS)
     fields = _details(keys)
+    returns = keys.node("returns")
     read = LeadType(
         name=name,
         contact=_names(keys, "contact"),
@@ -68,6 +59,7 @@ def lead_type(at: At, name: str) -> tuple[LeadType, Fields]:
         score=_score(keys, fields),
         duplicate_within_ms=keys.optional("duplicate_within", duration_ms, 0),
         contact_kept_ms=keys.required("contact_kept", positive_duration_ms, 0),
+        returns=_returns(returns) if returns else None,
         plans=_plans(keys, fields),
     )
     _refuse_shared_names(keys, read.contact, fields)
@@ -104,8 +96,9 @@ def _kind(at: At) -> FieldKind | None:
 
 
 def _choice(text: str) -> str:
-    if not text or text != text.strip() or len(text) > 63:
-        raise FieldError("expected a choice of 1 to 63 characters")
+    # What can't be printed is a mistake, and PostgreSQL reads no JSON with a zero character in it.
+    if not text or text != text.strip() or len(text) > 63 or not text.isprintable():
+        raise FieldError("expected a choice of 1 to 63 characters that can be printed")
     return text
 
 
@@ -141,6 +134,18 @@ def _score_rule(at: At, fields: Fields) -> ScoreRule:
     )
 
 
+def _returns(at: At) -> Returns:
+    keys = at.keys(RETURNS_KEYS)
+    reasons = keys.required_node("reasons")
+    return Returns(
+        within_ms=keys.required("within", positive_duration_ms, 1),
+        # Sorted, so that the order in which people list them makes no other market.
+        reasons=tuple(sorted(reasons.texts(word(_REASONS)))) if reasons else (),
+        quota_basis_points=keys.optional("quota", share_basis_points, None),
+        automatic=keys.optional("approve", word(_APPROVE), True),
+    )
+
+
 def _plans(keys: Keys, fields: Fields) -> tuple[Plan, ...]:
     at = keys.required_node("plans")
     plans: dict[str, Plan] = {}
@@ -164,7 +169,7 @@ def _by_name(item: At) -> At:
 def _plan(at: At, fields: Fields) -> Plan:
     keys = at.keys(PLAN_KEYS)
     when, stages = keys.node("when"), keys.required_node("stages")
-    read = tuple(_stage(stage) for stage in stages.items()) if stages else ()
+    read = tuple(map(stage, stages.items())) if stages else ()
     return Plan(
         name=keys.required("name", identifier, ""),
         when=where(when, fields) if when else (),
@@ -182,89 +187,3 @@ def _sales_max(keys: Keys, stages: tuple[Stage, ...]) -> int:
             "expected the key sales_max, as a stage sells shared: on how many buyers may it be at most?"
         )
     return keys.optional("sales_max", whole(0), 1)
-
-
-def _stage(at: At) -> Stage:
-    keys = at.keys(STAGE_KEYS, STAGE_KEYS_LATER)
-    sell = keys.required("sell", word(_SELL), None)
-    direct = keys.optional("selection", word(_SELECTION, _SELECTION_LATER), False) or "selection" not in keys
-    only, keep_trying = keys.node("only"), keys.node("keep_trying")
-    return Stage(
-        sell=sell or Sell.EXCLUSIVE,
-        prices=_stage_prices(keys, sell, direct=direct),
-        by=keys.optional("by", word(_RANKING), Ranking.PRICE),
-        only=tuple(sorted(only.texts(identifier))) if only else (),
-        accept_within_ms=keys.optional("accept_within", positive_duration_ms, None),
-        exclusive_for_ms=keys.optional("exclusive_for", positive_duration_ms, None),
-        keep_trying=_keep_trying(keep_trying) if keep_trying else None,
-        wait_ms=keys.optional("wait", duration_ms, None),
-    )
-
-
-def _keep_trying(at: At) -> KeepTrying:
-    keys = at.keys(("every", "for"))
-    return KeepTrying(
-        every_ms=keys.required("every", duration_ms, 1),
-        for_ms=keys.required("for", duration_ms, 1),
-    )
-
-
-def _stage_prices(keys: Keys, sell: Sell | None, *, direct: bool) -> Prices:
-    # A stage that is sold by bids has a floor and no price: that it isn't supported yet is said already.
-    at = keys.required_node("price") if direct else keys.node("price")
-    if at is None or sell is None:
-        return Prices()
-    if isinstance(at.node, Entries):
-        return _prices_by_mode(at, sell)
-    return _PRICES[sell](at)
-
-
-def _exclusive_price(at: At) -> Prices:
-    return Prices(exclusive=_amount(at))
-
-
-def _shared_price(at: At) -> Prices:
-    return Prices(shared=_list(at))
-
-
-def _either_price(at: At) -> Prices:
-    at.wrong(BY_MODE)
-    return Prices()
-
-
-_PRICES = {
-    Sell.EXCLUSIVE: _exclusive_price,
-    Sell.SHARED: _shared_price,
-    Sell.EITHER: _either_price,
-}
-
-_MODES: Mapping[Sell, tuple[str, ...]] = {
-    Sell.EXCLUSIVE: ("exclusive",),
-    Sell.SHARED: ("shared",),
-    Sell.EITHER: ("exclusive", "shared"),
-}
-
-
-def _prices_by_mode(at: At, sell: Sell) -> Prices:
-    keys = at.keys(_MODES[sell])
-    for mode in _MODES[sell]:
-        keys.required_node(mode)
-    exclusive, shared = keys.node("exclusive"), keys.node("shared")
-    sells = _MODES[sell]
-    return Prices(
-        exclusive=_amount(exclusive) if exclusive and "exclusive" in sells else None,
-        shared=_list(shared) if shared and "shared" in sells else None,
-    )
-
-
-def _amount(at: At) -> int:
-    if isinstance(at.node, Items):
-        at.wrong("expected one amount: an exclusive lead is sold once")
-        return 1
-    return at.text(price_cents, 1)
-
-
-def _list(at: At) -> tuple[int, ...]:
-    if isinstance(at.node, Items):
-        return tuple(item.text(price_cents, 1) for item in at.items()) or (1,)
-    return (at.text(price_cents, 1),)

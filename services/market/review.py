@@ -9,20 +9,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.contract.market import Market
-from services.market import cautions, checks
-from services.market.checks import Breach
+from services.market import cautions, checks, succession
 from services.market.documents import MarketFile
-from services.market.errors import MarketError, MarketRefused, MarketWarning
+from services.market.errors import Breach, MarketError, MarketRefused, MarketWarning
 from services.market.parsing import Draft, parse
 from services.market.reading import read
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A market that may be applied (its version is still 0), and what its author should look at again."""
+    """A market that is right in itself (its version is still 0), and what its author should look at again."""
 
-    market: Market
+    draft: Draft
     warnings: tuple[MarketWarning, ...]
+
+    @property
+    def market(self) -> Market:
+        """The market that the files say."""
+        return self.draft.market
+
+    def after(self, old: Market | None) -> Reviewed:
+        """Look at it as the version that follows another. Raises MarketRefused: it changes what must stay."""
+        if old is None:
+            return self
+        broken = [_error(self.draft, breach) for breach in succession.errors(old, self.market)]
+        if broken:
+            raise MarketRefused(broken)
+        changed = (_warning(self.draft, breach) for breach in succession.warnings(old, self.market))
+        return Reviewed(self.draft, (*self.warnings, *changed))
 
 
 def review(files: Sequence[MarketFile]) -> Reviewed:
@@ -35,9 +49,7 @@ def review(files: Sequence[MarketFile]) -> Reviewed:
     broken = [_error(draft, breach) for breach in _founded(checks.errors(draft.market), misread)]
     if misread or broken:
         raise MarketRefused((*misread, *broken))
-    return Reviewed(
-        draft.market, tuple(_warning(draft, breach) for breach in cautions.warnings(draft.market))
-    )
+    return Reviewed(draft, tuple(_warning(draft, breach) for breach in cautions.warnings(draft.market)))
 
 
 def _founded(breaches: Iterable[Breach], misread: Sequence[MarketError]) -> list[Breach]:

@@ -5,7 +5,6 @@ It trusts what it is given: whether a market may be applied is for `review`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -144,15 +143,16 @@ def apply(
 ) -> int:
     """Make a market the version in force, and give its number; what is in force already gets no new one.
 
-    Raises StaleBase if another version than the base is in force. Applying the same again is never stale: it is
-    what somebody does whose connection was lost in the commit.
+    What is in force is compared as this release reads it, so that a release which adds keys makes no version by itself.
+    Raises StaleBase if another version than the base is in force; NewerMarket. Applying the same again is never stale:
+    it is what somebody does whose connection was lost in the commit.
     """
     model = canonical_json(market)
     with connection.transaction():
         # Whoever comes second waits, sees the first one's version, and is stale.
         connection.execute("select pg_advisory_xact_lock(%s)", [APPLY_LOCK_KEY])
-        current, digest = _head(connection)
-        if digest == hashlib.sha256(model.encode()).digest():
+        current, in_force = _head(connection)
+        if in_force is not None and canonical_json(from_json(in_force, current)) == model:
             return current
         if current != base_version:
             raise StaleBase(base_version, current)
@@ -164,11 +164,11 @@ def apply(
     return current + 1
 
 
-def _head(connection: psycopg.Connection) -> tuple[int, bytes]:
+def _head(connection: psycopg.Connection) -> tuple[int, str | None]:
     row = connection.execute(
-        "select version, sha256 from market.versions order by version desc limit 1"
+        "select version, model from market.versions order by version desc limit 1"
     ).fetchone()
-    return (int(row[0]), bytes(row[1])) if row else (0, b"")
+    return (int(row[0]), str(row[1])) if row else (0, None)
 
 
 def _files_json(files: Sequence[MarketFile]) -> Jsonb:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar, assert_never
 
 from services.contract.fields import FieldError
-from services.market.errors import NOT_YET, VALUE_MAX, MarketError, Place, did_you_mean, one_of
+from services.market.errors import VALUE_MAX, MarketError, Place, did_you_mean, one_of
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -123,17 +123,15 @@ class At:
         for name, entry in self.node.values.items():
             yield name, self.child(name, entry.node, entry.place)
 
-    def keys(self, known: Sequence[str], later: Sequence[str] = ()) -> Keys:
-        """Open a mapping with these keys; report each that is unknown, or that only a later release knows."""
+    def keys(self, known: Sequence[str]) -> Keys:
+        """Open a mapping with these keys; report each that is unknown."""
         if not isinstance(self.node, Entries):
             self.wrong(f"expected a mapping with the keys {', '.join(known)}")
             return Keys(self, {}, is_mapping=False)
         found = {name: self.child(name, entry.node, entry.place) for name, entry in self.node.values.items()}
         for name, at in found.items():
-            if name in later:
-                at.wrong(NOT_YET)
-            elif name not in known:
-                at.wrong(f"unknown key: {one_of(known)}{did_you_mean(name, (*known, *later))}")
+            if name not in known:
+                at.wrong(f"unknown key: {one_of(known)}{did_you_mean(name, known)}")
         return Keys(self, found, is_mapping=True)
 
 
@@ -167,6 +165,15 @@ class Keys:
         """Parse the scalar that the key must hold."""
         at = self.required_node(key)
         return stand_in if at is None else at.text(parse, stand_in)
+
+    def one_of(self, *keys: str) -> str | None:
+        """Tell which of these keys is there; when none or several are, record that and give None."""
+        present = [key for key in keys if key in self.found]
+        if len(present) == 1:
+            return present[0]
+        if self.is_mapping:
+            self.at.wrong(f"expected {' or '.join(keys)}{', and not both' if present else ''}")
+        return None
 
 
 def flow(node: Node, room: int = VALUE_MAX + 1) -> str:

@@ -13,24 +13,37 @@ import yaml
 
 from services.contract.fields import AGE, QUALITY
 from services.contract.market import (
+    Account,
     AnyOf,
+    BidPrice,
     Buyer,
+    Cap,
     Condition,
+    Deliver,
     FieldKind,
     FieldType,
     FixedPrice,
     LeadType,
+    ListPrice,
     Market,
+    OpenHours,
     Order,
+    Paid,
+    PerLead,
     Plan,
     Price,
-    Prices,
+    Returns,
+    Sell,
+    ShareOfRevenue,
     Source,
     Stage,
+    Unit,
     Where,
 )
 from services.contract.times import decimal_amount
+from services.market.buyers import PREPAID
 from services.market.fields import duration_text, number_text, share_text
+from services.market.hours import days_text, range_text
 
 Plain: TypeAlias = "str | Sequence[Plain] | Mapping[str, Plain]"
 """A market file's content, each scalar as text."""
@@ -95,12 +108,22 @@ def _lead_type(lead_type: LeadType) -> Plain:
         or None,
         duplicate_within=duration_text(lead_type.duplicate_within_ms),
         contact_kept=duration_text(lead_type.contact_kept_ms),
+        returns=None if lead_type.returns is None else _returns(lead_type.returns),
         plans=[_plan(plan, kinds) for plan in lead_type.plans],
     )
 
 
 def _kind(kind: FieldKind) -> Plain:
     return list(kind.choices) if kind.type is FieldType.CHOICE else kind.type.value
+
+
+def _returns(returns: Returns) -> Plain:
+    return _said(
+        within=duration_text(returns.within_ms),
+        reasons=list(returns.reasons),
+        quota=None if returns.quota_basis_points is None else share_text(returns.quota_basis_points),
+        approve="automatic" if returns.automatic else "operator",
+    )
 
 
 def _plan(plan: Plan, kinds: _Kinds) -> Plain:
@@ -115,50 +138,83 @@ def _plan(plan: Plan, kinds: _Kinds) -> Plain:
 
 
 def _stage(stage: Stage) -> Plain:
-    trying = stage.keep_trying
+    trying, upgrade = stage.keep_trying, stage.upgrade
     return _said(
         sell=stage.sell.value,
         only=list(stage.only) or None,
-        price=_prices(stage.prices),
+        selection=stage.selection.value,
+        bid_window=_duration(stage.bid_window_ms),
+        price=_by_mode(stage, _amount(stage.prices.exclusive), _list(stage.prices.shared)),
+        floor=_by_mode(stage, _amount(stage.floor.exclusive), _amount(stage.floor.shared)),
         by=stage.by.value,
         wait=_duration(stage.wait_ms),
         accept_within=_duration(stage.accept_within_ms),
         exclusive_for=_duration(stage.exclusive_for_ms),
+        upgrade=_said(per_slot=_amount(upgrade.per_slot_cents), within=_duration(upgrade.within_ms))
+        if upgrade
+        else None,
         keep_trying=_said(every=_duration(trying.every_ms), for_=_duration(trying.for_ms))
         if trying
         else None,
     )
 
 
-def _prices(prices: Prices) -> Plain:
-    exclusive = None if prices.exclusive is None else decimal_amount(prices.exclusive)
-    shared = None if prices.shared is None else _list(prices.shared)
-    if exclusive is not None and shared is not None:
-        return {"exclusive": exclusive, "shared": shared}
-    return exclusive or shared or {}
+def _by_mode(stage: Stage, exclusive: Plain | None, shared: Plain | None) -> Plain | None:
+    """Name the modes only where the stage sells both of them."""
+    if stage.sell is Sell.EITHER:
+        return _said(exclusive=exclusive, shared=shared) or None
+    return exclusive if stage.sell is Sell.EXCLUSIVE else shared
 
 
-def _list(prices: tuple[int, ...]) -> Plain:
+def _list(prices: tuple[int, ...] | None) -> Plain | None:
+    if prices is None:
+        return None
     amounts: list[Plain] = [decimal_amount(cents) for cents in prices]
     return amounts[0] if len(amounts) == 1 else amounts
+
+
+def _amount(cents: int | None) -> str | None:
+    return None if cents is None else decimal_amount(cents)
 
 
 def _source(source: Source) -> Plain:
     return _said(
         lead_types=list(source.lead_types),
+        paid=None if source.paid is None else _paid(source.paid),
         sales_max=None if source.sales_max is None else str(source.sales_max),
         never_to=list(source.never_to) or None,
         paused=_yes_no(source.paused),
     )
 
 
+def _paid(paid: Paid) -> Plain:
+    back_on_return = _yes_no(paid.back_on_return)
+    match paid.by:
+        case PerLead(cents=cents):
+            return {"per_lead": decimal_amount(cents), "back_on_return": back_on_return}
+        case ShareOfRevenue(basis_points=basis_points):
+            return {"share_of_revenue": share_text(basis_points), "back_on_return": back_on_return}
+
+
 def _buyer(buyer: Buyer, market: Market) -> Plain:
     return _said(
         timezone=buyer.timezone,
-        deliver={"kafka": "json"},
+        account=None if buyer.account is None else _account(buyer.account),
+        deliver=_deliver(buyer.deliver),
+        pings_per_minute=None if buyer.pings_per_minute is None else str(buyer.pings_per_minute),
         paused=_yes_no(buyer.paused),
         orders={order.id.partition("/")[2]: _order(order, market) for order in buyer.orders},
     )
+
+
+def _account(account: Account) -> Plain:
+    if account == PREPAID:
+        return {"prepaid": "yes"}
+    return {"credit_limit": decimal_amount(account.credit_limit_cents)}
+
+
+def _deliver(deliver: Deliver) -> Plain:
+    return {"kafka": deliver.encoding.value} if deliver.webhook is None else {"webhook": deliver.webhook}
 
 
 def _order(order: Order, market: Market) -> Plain:
@@ -167,6 +223,9 @@ def _order(order: Order, market: Market) -> Plain:
         lead_type=order.lead_type,
         where=_where(order.where, kinds) or None,
         takes=_said(exclusive=_price(order.takes.exclusive), shared=_price(order.takes.shared)),
+        upgrade="always" if order.upgrade_always else None,
+        caps={cap.name: _most(cap) for cap in order.caps} or None,
+        open=_open(order.open) or None,
         priority=str(order.priority),
         weight=str(order.weight),
         holders_max=None if order.holders_max is None else str(order.holders_max),
@@ -174,10 +233,27 @@ def _order(order: Order, market: Market) -> Plain:
     )
 
 
+def _most(cap: Cap) -> str:
+    return str(cap.most) if cap.unit is Unit.LEADS else decimal_amount(cap.most)
+
+
+def _open(hours: tuple[OpenHours, ...]) -> dict[str, Plain]:
+    ranges: dict[str, list[Plain]] = {}
+    for span in hours:
+        ranges.setdefault(days_text(span.days), []).append(range_text(span))
+    return {days: found[0] if len(found) == 1 else found for days, found in ranges.items()}
+
+
 def _price(price: Price | None) -> str | None:
-    if price is None:
-        return None
-    return decimal_amount(price.cents) if isinstance(price, FixedPrice) else "list"
+    match price:
+        case None:
+            return None
+        case FixedPrice(cents=cents):
+            return decimal_amount(cents)
+        case ListPrice():
+            return "list"
+        case BidPrice():
+            return "bid"
 
 
 def _where(where: Where, kinds: _Kinds) -> dict[str, Plain]:

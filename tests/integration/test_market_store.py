@@ -97,6 +97,28 @@ def test_the_same_market_gets_no_new_version_whatever_its_base(connection: psyco
     assert len(store.history(connection)) == 1
 
 
+def test_a_release_that_adds_keys_makes_no_version_of_a_market_that_stayed(
+    connection: psycopg.Connection,
+) -> None:
+    """The file is what the release before auctions and caps stored of the small market."""
+    stored = (Path(__file__).parents[1] / "unit" / "market" / "stored_before_bids.json").read_text().rstrip()
+    connection.execute(
+        "insert into market.versions (version, base, applied_by, note, files, model, sha256)"
+        " values (1, 0, '', '', '[]', %s, sha256(convert_to(%s, 'UTF8')))",
+        [stored, stored],
+    )
+    assert apply(connection, SMALL, 1) == 1
+    assert apply(connection, DEARER, 1) == 2
+
+
+def test_a_market_that_says_every_key_loads_as_it_was(connection: psycopg.Connection) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    for base, name in enumerate(["market.yaml", "market-demo.yaml"]):
+        text = (examples / name).read_text()
+        assert apply(connection, text, base) == base + 1
+        assert store.load(connection, base + 1) == replace(market_of(text), version=base + 1)
+
+
 def test_a_market_may_come_back(connection: psycopg.Connection) -> None:
     assert [apply(connection, text, base) for base, text in enumerate([SMALL, DEARER, SMALL])] == [1, 2, 3]
     assert store.load(connection, 3) == replace(store.load(connection, 1), version=3)
@@ -201,6 +223,27 @@ def test_a_refused_market_is_neither_applied_nor_announced(url: str, connection:
     with pytest.raises(MarketRefused):
         apply_files(url, files, dry_run=False, base_version=None, announce=heard)
     assert (store.current_version(connection), heard.markets) == (0, [])
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_currency_of_a_market_in_force_stays(
+    url: str, connection: psycopg.Connection, dry_run: bool
+) -> None:
+    heard = Heard()
+    apply_files(url, FILES, dry_run=False, base_version=None, announce=heard)
+    files = [MarketFile("market.yaml", changed("currency: USD", "currency: EUR"))]
+    with pytest.raises(MarketRefused, match=r"market\.currency: 'EUR': expected USD, as before"):
+        apply_files(url, files, dry_run=dry_run, base_version=None, announce=heard)
+    assert (store.current_version(connection), len(heard.markets)) == (1, 1)
+
+
+def test_a_field_that_is_read_otherwise_is_warned_of_and_applied(url: str) -> None:
+    heard = Heard()
+    apply_files(url, FILES, dry_run=False, base_version=None, announce=heard)
+    files = [MarketFile("market.yaml", changed("zip: us_zip", "zip: number"))]
+    applied = apply_files(url, files, dry_run=False, base_version=None, announce=heard)
+    assert [warning.path for warning in applied.warnings] == ["lead_types.solar.details.zip"]
+    assert applied.market.version == 2
 
 
 def test_what_was_applied_and_not_announced_is_announced_by_applying_again(url: str) -> None:

@@ -5,33 +5,50 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from services.contract.events import ReturnReason
 from services.contract.fields import ORDERED, US_STATES
 from services.contract.market import (
+    Account,
     AnyOf,
     Between,
+    BidPrice,
     Buyer,
+    Cap,
     Condition,
+    Deliver,
+    Encoding,
     FieldKind,
     FieldType,
     FixedPrice,
+    Floor,
     KeepTrying,
     LeadType,
     ListPrice,
     Market,
+    OpenHours,
     Order,
+    Paid,
+    Period,
+    PerLead,
     Plan,
     Price,
     Prices,
     Ranking,
+    Returns,
     ScoreRule,
+    Selection,
     Sell,
+    ShareOfRevenue,
     Source,
     Stage,
     Takes,
+    Unit,
+    Upgrade,
     Where,
 )
 from services.contract.times import decimal_amount
 from services.market.fields import DURATION_MAX_MS, number_text
+from services.market.hours import DAY_MINUTES, grouped
 
 few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For properties over whole markets: what they find, they find early, and a busy machine is no failure."""
@@ -91,15 +108,31 @@ def _wheres(draw: st.DrawFn, details: dict[str, FieldKind], *, derived: bool = T
 
 
 @st.composite
+def _stage_prices(draw: st.DrawFn, sell: Sell, selection: Selection) -> Prices:
+    exclusive, shared = draw(prices), draw(st.lists(prices, min_size=1, max_size=4).map(tuple))
+    said = Prices(
+        exclusive=None if sell is Sell.SHARED else exclusive,
+        shared=None if sell is Sell.EXCLUSIVE else shared,
+    )
+    if selection is Selection.DIRECT:
+        return said
+    parts = [said, Prices(), Prices(exclusive=said.exclusive), Prices(shared=said.shared)]
+    return draw(st.sampled_from(parts))
+
+
+@st.composite
 def _stages(draw: st.DrawFn) -> Stage:
-    sell = draw(st.sampled_from(Sell))
-    shared = draw(st.lists(prices, min_size=1, max_size=4).map(tuple))
+    sell, selection = draw(st.sampled_from(Sell)), draw(st.sampled_from(Selection))
     return Stage(
         sell=sell,
-        prices=Prices(
-            exclusive=None if sell is Sell.SHARED else draw(prices),
-            shared=None if sell is Sell.EXCLUSIVE else shared,
+        selection=selection,
+        prices=draw(_stage_prices(sell, selection)),
+        floor=Floor(
+            exclusive=None if sell is Sell.SHARED else draw(st.none() | prices),
+            shared=None if sell is Sell.EXCLUSIVE else draw(st.none() | prices),
         ),
+        bid_window_ms=draw(st.none() | durations),
+        upgrade=draw(st.none() | st.builds(Upgrade, per_slot_cents=prices, within_ms=st.none() | durations)),
         by=draw(st.sampled_from(Ranking)),
         only=tuple(sorted(draw(st.sets(ids, max_size=2)))),
         accept_within_ms=draw(st.none() | durations),
@@ -107,6 +140,17 @@ def _stages(draw: st.DrawFn) -> Stage:
         keep_trying=draw(st.none() | st.builds(KeepTrying, every_ms=durations, for_ms=durations)),
         wait_ms=draw(st.none() | durations),
     )
+
+
+returns = st.builds(
+    Returns,
+    within_ms=durations,
+    reasons=st.sets(st.sampled_from([reason.value for reason in ReturnReason]), min_size=1).map(
+        lambda reasons: tuple(sorted(reasons))
+    ),
+    quota_basis_points=st.none() | st.integers(1, 10_000),
+    automatic=st.booleans(),
+)
 
 
 @st.composite
@@ -125,6 +169,7 @@ def _lead_types(draw: st.DrawFn, name: str) -> LeadType:
         score=tuple(draw(st.lists(rules, max_size=2))),
         duplicate_within_ms=draw(st.just(0) | durations),
         contact_kept_ms=draw(durations),
+        returns=draw(st.none() | returns),
         plans=tuple(
             Plan(
                 name=plan,
@@ -139,11 +184,49 @@ def _lead_types(draw: st.DrawFn, name: str) -> LeadType:
     )
 
 
-order_prices: st.SearchStrategy[Price] = st.one_of(st.just(ListPrice()), st.builds(FixedPrice, cents=prices))
+order_prices: st.SearchStrategy[Price] = st.one_of(
+    st.just(ListPrice()), st.just(BidPrice()), st.builds(FixedPrice, cents=prices)
+)
 takes = st.one_of(
     st.builds(Takes, exclusive=order_prices),
     st.builds(Takes, shared=order_prices),
     st.builds(Takes, exclusive=order_prices, shared=order_prices),
+)
+
+
+@st.composite
+def _caps(draw: st.DrawFn) -> tuple[Cap, ...]:
+    kinds = [(unit, period) for unit in Unit for period in Period]
+    chosen = draw(st.sets(st.sampled_from(kinds), max_size=3))
+    return tuple(
+        Cap(unit=unit, period=period, most=draw(st.integers(1, 1_000_000)))
+        for unit, period in kinds
+        if (unit, period) in chosen
+    )
+
+
+@st.composite
+def open_hours(draw: st.DrawFn) -> tuple[OpenHours, ...]:
+    """Draw hours of which no two are open at once on a day, as each range is apart from the others."""
+    cuts = sorted(draw(st.sets(st.integers(0, DAY_MINUTES), max_size=6)))
+    ranges = list(zip(cuts[::2], cuts[1::2], strict=False))
+    days = st.sets(st.integers(0, 6), min_size=1)
+    return grouped((day, start, end) for start, end in ranges for day in draw(days))
+
+
+accounts = st.one_of(
+    st.just(Account(credit_limit_cents=0)), st.builds(Account, credit_limit_cents=st.integers(1, CENTS_MAX))
+)
+deliveries = st.one_of(
+    st.builds(Deliver, encoding=st.sampled_from(Encoding)),
+    st.sampled_from(["https://a.example/x?y=1,2", "http://127.0.0.1:80/", "http://[::1]/"]).map(
+        lambda url: Deliver(webhook=url)
+    ),
+)
+paid = st.builds(
+    Paid,
+    by=st.builds(PerLead, cents=prices) | st.builds(ShareOfRevenue, basis_points=st.integers(1, 10_000)),
+    back_on_return=st.booleans(),
 )
 
 
@@ -164,9 +247,20 @@ def _buyers(draw: st.DrawFn, buyer: str, lead_types: dict[str, LeadType]) -> Buy
                 weight=draw(st.integers(1, 1_000)),
                 holders_max=draw(st.none() | st.integers(1, 10)),
                 paused=draw(st.booleans()),
+                caps=draw(_caps()),
+                open=draw(open_hours()),
+                upgrade_always=draw(st.booleans()),
             )
         )
-    return Buyer(id=buyer, timezone="America/Phoenix", orders=tuple(orders), paused=draw(st.booleans()))
+    return Buyer(
+        id=buyer,
+        timezone="America/Phoenix",
+        orders=tuple(orders),
+        paused=draw(st.booleans()),
+        account=draw(st.none() | accounts),
+        deliver=draw(deliveries),
+        pings_per_minute=draw(st.none() | st.integers(1, 1_000_000)),
+    )
 
 
 @st.composite
@@ -180,6 +274,7 @@ def markets(draw: st.DrawFn) -> Market:
             sales_max=draw(st.none() | st.integers(1, 10)),
             never_to=tuple(sorted(draw(st.sets(ids, max_size=2)))),
             paused=draw(st.booleans()),
+            paid=draw(st.none() | paid),
         )
         for name in draw(st.sets(ids, max_size=2))
     }

@@ -25,6 +25,11 @@ MEANT = [
     ("takes: {exclusive: 95.00}", "takes: {exclusive: 9.00}"),
     ("takes: {exclusive: 95.00}", "takes: {shared: 6.00}"),
     ("holders_max: 3", "holders_max: 2"),
+    ("weight: 3", "caps: {leads_per_hour: 5, leads_per_day: 6, spend_per_hour: 60.00}"),
+    # A week may lie in two months.
+    ("weight: 3", "caps: {leads_per_week: 90, leads_per_month: 60}"),
+    ("sales_max: 2, ", "sales_max: 2, paid: {per_lead: 190.00}, "),
+    ("sales_max: 2, ", "paid: {share_of_revenue: 100%}, "),
 ]
 
 
@@ -96,6 +101,56 @@ ODD = [
         "longer than the plan's 3",
     ),
     ("takes: {exclusive: 95.00}", "takes: {exclusive: 8.99}", FIRST, "no plan can serve it"),
+    ("takes: {exclusive: 95.00}", "takes: {exclusive: bid}", f"{FIRST}.takes.exclusive", "asks for bids"),
+    (
+        "exclusive: list, shared: list",
+        "exclusive: list, shared: bid",
+        f"{SECOND}.takes.shared",
+        "asks for bids",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post, bid_window: 1s, price: 30.00}",
+        f"{PLAN}.stages.2.selection",
+        "standing orders decide at once",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post, bid_window: 1s}",
+        f"{PLAN}.stages.2",
+        "no order of this market",
+    ),
+    ("weight: 3", "upgrade: always", f"{SECOND}.upgrade", "no stage of solar has an upgrade"),
+    (
+        "{exclusive: 95.00}",
+        "{exclusive: 95.00}, upgrade: always",
+        f"{FIRST}.upgrade",
+        "it takes no shared lead",
+    ),
+    (
+        "takes: {exclusive: list, shared: list}",
+        "takes: {exclusive: list, shared: bid}, upgrade: always",
+        f"{SECOND}.upgrade",
+        "an auction sells all slots at once",
+    ),
+    (
+        "weight: 3",
+        "caps: {leads_per_hour: 25, leads_per_day: 25}",
+        f"{SECOND}.caps.leads_per_hour",
+        "leads_per_day is no more",
+    ),
+    (
+        "weight: 3",
+        "caps: {spend_per_week: 100.00, spend_total: 90.00}",
+        f"{SECOND}.caps.spend_per_week",
+        "spend_total is no more",
+    ),
+    (
+        "sales_max: 2, ",
+        "sales_max: 2, paid: {per_lead: 190.01}, ",
+        "sources.sunform.paid.per_lead",
+        "190.00 at most",
+    ),
     ("takes: {exclusive: 95.00}", "takes: {shared: 5.99}", FIRST, "no plan can serve it"),
 ]
 
@@ -127,6 +182,8 @@ def paths_of(stage: str, order: str, source: str = "{lead_types: [solar]}") -> s
     return {warning.path for warning in warnings_of(ONE_PLAN.format(stage=stage, order=order, source=source))}
 
 
+PINGS = "selection: ping_post, bid_window: 500ms"
+UPGRADE = "upgrade: {per_slot: 1.00}"
 SERVED = [
     ("{sell: shared, price: [9.00, 5.00]}", "{lead_type: solar, takes: {shared: 5.00}}", True),
     ("{sell: shared, price: [9.00, 5.00]}", "{lead_type: solar, takes: {shared: 4.99}}", False),
@@ -145,12 +202,73 @@ SERVED = [
         "{lead_type: solar, takes: {exclusive: 8.99}}",
         False,
     ),
+    # floors
+    ("{sell: shared, price: 9.00, floor: 5.00}", "{lead_type: solar, takes: {shared: 5.00}}", True),
+    ("{sell: shared, price: 9.00, floor: 5.00}", "{lead_type: solar, takes: {shared: 4.99}}", False),
+    # auctions: who bids is asked, who names an own amount stands beside it, and there may be no list to take
+    (f"{{sell: shared, {PINGS}}}", "{lead_type: solar, takes: {shared: bid}}", True),
+    (f"{{sell: shared, {PINGS}}}", "{lead_type: solar, takes: {shared: 0.01}}", True),
+    (f"{{sell: shared, {PINGS}, floor: 5.00}}", "{lead_type: solar, takes: {shared: 4.99}}", False),
+    (f"{{sell: shared, {PINGS}}}", "{lead_type: solar, takes: {shared: list}}", False),
+    (f"{{sell: shared, price: 9.00, {PINGS}}}", "{lead_type: solar, takes: {shared: list}}", True),
+    (
+        f"{{sell: either, price: {{shared: 9}}, {PINGS}}}",
+        "{lead_type: solar, takes: {exclusive: list}}",
+        False,
+    ),
+    # upgrades booked ahead
+    (
+        f"{{sell: shared, price: 9, {UPGRADE}}}",
+        "{lead_type: solar, takes: {shared: 9}, upgrade: always}",
+        True,
+    ),
+    ("{sell: shared, price: 9}", "{lead_type: solar, takes: {shared: 9}, upgrade: always}", False),
+    (
+        "{sell: shared, price: 9}",
+        "{lead_type: solar, takes: {exclusive: 9, shared: 9}, upgrade: always}",
+        False,
+    ),
+    (f"{{sell: shared, {PINGS}}}", "{lead_type: solar, takes: {shared: bid}, upgrade: always}", False),
+    # a budget below the price
+    ("{sell: shared, price: 9}", "{lead_type: solar, takes: {shared: list}, caps: {spend_total: 9}}", True),
+    (
+        "{sell: shared, price: 9}",
+        "{lead_type: solar, takes: {shared: list}, caps: {spend_total: 8.99}}",
+        False,
+    ),
+    (
+        "{sell: shared, price: 9}",
+        "{lead_type: solar, takes: {shared: 9.5}, caps: {spend_per_day: 9.49}}",
+        False,
+    ),
+    (
+        "{sell: shared, price: 9}",
+        "{lead_type: solar, takes: {shared: 9.5}, caps: {spend_per_day: 9.50}}",
+        True,
+    ),
 ]
 
 
 @pytest.mark.parametrize(("stage", "order", "is_served"), SERVED)
 def test_warns_of_an_order_exactly_when_no_plan_can_serve_it(stage: str, order: str, is_served: bool) -> None:
     assert ("buyers.oak.orders.a" in paths_of(stage, order)) is not is_served
+
+
+def test_an_order_whose_every_bid_goes_unasked_is_warned_of_once_for_each() -> None:
+    found = paths_of(
+        "{sell: shared, price: 9.00}", "{lead_type: solar, takes: {exclusive: bid, shared: bid}}"
+    )
+    mine = {path for path in found if path.startswith("buyers.oak")}
+    assert mine == {"buyers.oak.orders.a.takes.exclusive", "buyers.oak.orders.a.takes.shared"}
+
+
+def test_a_payout_is_never_too_much_where_bids_may_bring_any_price() -> None:
+    text = ONE_PLAN.format(
+        stage=f"{{sell: shared, {PINGS}}}",
+        order="{lead_type: solar, takes: {shared: bid}}",
+        source="{lead_types: [solar], paid: {per_lead: 999999.00}}",
+    )
+    assert [warning.path for warning in warnings_of(text) if warning.path.startswith("sources")] == []
 
 
 def test_a_source_that_lowers_the_cap_serves_orders_for_few_holders() -> None:

@@ -11,6 +11,7 @@ PREMIUM = "lead_types.solar.plans.premium"
 FIRST = "buyers.oak.orders.first"
 WHERE = "where: {state: [AZ, NV]}"
 TRYING = "keep_trying: {every: 15m, for: 8h}"
+SHARED = "{sell: shared, price: [30.00, 25.00]}"
 EITHER = "{exclusive: 9.00, shared: 6.00}"
 
 BROKEN = [
@@ -92,6 +93,108 @@ BROKEN = [
         "expected a lead type",
     ),
     ("holders_max: 3", "holders_max: 0", "buyers.oak.orders.second.holders_max", "0", "expected at least 1"),
+    # floors
+    (
+        "[30.00, 25.00]}",
+        "[30.00, 25.00], floor: 25.01}",
+        f"{PLAN}.stages.2.floor",
+        "25.01",
+        "last list price, 25.00",
+    ),
+    (
+        "price: 70.00",
+        "price: 70.00, floor: 70.01",
+        f"{PLAN}.stages.1.floor",
+        "70.01",
+        "last list price, 70.00",
+    ),
+    (
+        f"price: {EITHER}",
+        f"price: {EITHER}, floor: {{exclusive: 9.01}}",
+        f"{PLAN}.stages.3.floor.exclusive",
+        "9.01",
+        "last list price, 9.00",
+    ),
+    # auctions
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post}",
+        f"{PLAN}.stages.2.selection",
+        "ping_post",
+        "the key bid_window",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: first_bid}",
+        f"{PLAN}.stages.2.selection",
+        "first_bid",
+        "the key bid_window",
+    ),
+    (
+        SHARED,
+        "{sell: shared, price: 30.00, bid_window: 500ms}",
+        f"{PLAN}.stages.2.bid_window",
+        "500ms",
+        "only with selection: ping_post or first_bid",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post, bid_window: 9ms}",
+        f"{PLAN}.stages.2.bid_window",
+        "9ms",
+        "expected 10ms to 1d",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: first_bid, bid_window: 25h}",
+        f"{PLAN}.stages.2.bid_window",
+        "25h",
+        "expected 10ms to 1d",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: first_bid, bid_window: 1s, accept_within: 10m}",
+        f"{PLAN}.stages.2.accept_within",
+        "10m",
+        "a bid is binding",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post, bid_window: 1s, by: weight}",
+        f"{PLAN}.stages.2.by",
+        "weight",
+        "the best bid wins",
+    ),
+    # upgrades
+    (
+        "price: 70.00",
+        "price: 70.00, upgrade: {per_slot: 9.00}",
+        f"{PLAN}.stages.1.upgrade",
+        "{per_slot: 9.00}",
+        "only where the stage sells shared",
+    ),
+    (
+        f"price: {EITHER}",
+        f"price: {EITHER}, upgrade: {{per_slot: 9.00}}",
+        f"{PLAN}.stages.3.upgrade",
+        "{per_slot: 9.00}",
+        "only where the stage sells shared",
+    ),
+    (
+        SHARED,
+        "{sell: shared, selection: ping_post, bid_window: 1s, upgrade: {per_slot: 9.00}}",
+        f"{PLAN}.stages.2.upgrade",
+        "{per_slot: 9.00}",
+        "sold at once",
+    ),
+    # returns
+    (
+        "contact_kept: 180d",
+        "contact_kept: 180d\n    returns: {within: 181d, reasons: [other]}",
+        "lead_types.solar.returns.within",
+        "181d",
+        "at most contact_kept, 180d",
+    ),
     (
         "contact_kept: 180d",
         "contact_kept: 33d",
@@ -123,6 +226,13 @@ KEPT = [
     ("never_to: [oak]", "paused: yes"),
     ("holders_max: 3", "holders_max: 1"),
     ("contact_kept: 180d", "contact_kept: 34d"),
+    ("[30.00, 25.00]}", "[30.00, 25.00], floor: 25.00}"),
+    ("price: 70.00", "price: 70.00, floor: {exclusive: 1.00}"),
+    (SHARED, "{sell: shared, selection: ping_post, bid_window: 10ms, by: price}"),
+    (SHARED, "{sell: shared, selection: ping_post, bid_window: 24h, floor: 90.00}"),
+    (SHARED, "{sell: shared, selection: first_bid, bid_window: 30s, by: priority, price: [30.00, 20.00]}"),
+    (SHARED, "{sell: shared, price: 30.00, upgrade: {per_slot: 9.00, within: 1d}}"),
+    ("contact_kept: 180d", "contact_kept: 180d\n    returns: {within: 180d, reasons: [other]}"),
 ]
 
 
@@ -140,6 +250,27 @@ def test_an_expiry_bounds_how_long_the_vault_must_remember() -> None:
         "expires_after: 60d", "expires_after: 32d"
     )
     market_of(text)
+
+
+def test_an_upgrade_needs_a_slot_to_close() -> None:
+    text = changed(SHARED, "{sell: shared, price: 30.00, upgrade: {per_slot: 9.00}}")
+    (error,) = errors_of(text.replace("sales_max: 3\n", "sales_max: 1\n"))
+    assert (error.path, error.value) == (f"{PLAN}.stages.2.upgrade", "{per_slot: 9.00}")
+    assert "sales_max over 1" in error.expected
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{sell: shared, price: 30.00, upgrade: {per_slot: 9.00, within: 2d}}",
+        "{sell: shared, selection: first_bid, bid_window: 1d, keep_trying: {every: 1d, for: 1d}}",
+    ],
+)
+def test_the_vault_must_remember_for_as_long_as_upgrades_and_auctions_may_take(stage: str) -> None:
+    kept = changed(SHARED, stage)
+    market_of(kept.replace("contact_kept: 180d", "contact_kept: 36d"))
+    (error,) = errors_of(kept.replace("contact_kept: 180d", "contact_kept: 35d"))
+    assert error.path == "lead_types.solar.contact_kept"
 
 
 def test_plans_and_stages_are_of_bounded_number() -> None:

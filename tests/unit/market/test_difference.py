@@ -53,6 +53,64 @@ CHANGES = [
     ("weight: 3", "paused: yes", "~ buyers.oak.orders.second.paused: no -> yes"),
     ("weight: 3", "paused: no", "~ buyers.oak.orders.second.weight: 3 -> 1"),
     ("sales_max: 2, ", "", "- sources.sunform.sales_max: 2"),
+    # the keys of auctions, limits, money and returns
+    (
+        "[30.00, 25.00]}",
+        "[30.00, 25.00], floor: 20.00, upgrade: {per_slot: 9.00, within: 2m}}",
+        f"+ {STAGE}.2.upgrade: {{per_slot: 9.00, within: 2m}}",
+    ),
+    ("[30.00, 25.00]}", "[30.00, 25.00], floor: 20.00}", f"+ {STAGE}.2.floor: 20.00"),
+    (
+        "{sell: shared, price: [30.00, 25.00]}",
+        "{sell: shared, selection: ping_post, bid_window: 500ms}",
+        f"~ {STAGE}.2.selection: direct -> ping_post",
+    ),
+    (
+        "{sell: shared, price: [30.00, 25.00]}",
+        "{sell: shared, selection: ping_post, bid_window: 500ms}",
+        f"- {STAGE}.2.price: [30.00, 25.00]",
+    ),
+    (
+        "contact_kept: 180d",
+        "contact_kept: 180d\n    returns: {within: 7d, reasons: [other], quota: 10%}",
+        "+ lead_types.solar.returns: {within: 7d, reasons: [other], quota: 10%, approve: automatic}",
+    ),
+    (
+        "sales_max: 2, ",
+        "sales_max: 2, paid: {share_of_revenue: 60%}, ",
+        "+ sources.sunform.paid: {share_of_revenue: 60%, back_on_return: no}",
+    ),
+    (
+        "timezone: America/Chicago",
+        "timezone: America/Chicago\n    account: {prepaid: yes}",
+        "+ buyers.oak.account: {prepaid: yes}",
+    ),
+    (
+        "timezone: America/Chicago",
+        "timezone: America/Chicago\n    deliver: {kafka: avro}",
+        "~ buyers.oak.deliver.kafka: json -> avro",
+    ),
+    (
+        "timezone: America/Chicago",
+        "timezone: America/Chicago\n    pings_per_minute: 60",
+        "+ buyers.oak.pings_per_minute: 60",
+    ),
+    (
+        "weight: 3",
+        "weight: 3, caps: {leads_per_day: 25, spend_total: 900}",
+        "+ buyers.oak.orders.second.caps: {leads_per_day: 25, spend_total: 900.00}",
+    ),
+    (
+        "weight: 3",
+        "weight: 3, open: {mon-fri: 08:00-18:00}",
+        "+ buyers.oak.orders.second.open: {mon-fri: 08:00-18:00}",
+    ),
+    ("weight: 3", "weight: 3, upgrade: always", "+ buyers.oak.orders.second.upgrade: always"),
+    (
+        "takes: {exclusive: list, shared: list}",
+        "takes: {exclusive: list, shared: 31.00}",
+        "~ buyers.oak.orders.second.takes.shared: list -> 31.00",
+    ),
     ("timezone: America/Chicago", "timezone: UTC", "~ buyers.oak.timezone: America/Chicago -> UTC"),
 ]
 
@@ -60,6 +118,16 @@ CHANGES = [
 @pytest.mark.parametrize(("old", "new", "expected"), CHANGES)
 def test_tells_a_change_by_its_path_in_the_units_of_the_file(old: str, new: str, expected: str) -> None:
     assert expected in shown(market_of(SMALL), market_of(changed(old, new)))
+
+
+def test_a_cap_and_an_hour_that_change_are_told_alone() -> None:
+    limited = "weight: 3, caps: {leads_per_day: 25, spend_total: 900}, open: {mon-fri: 08:00-18:00}"
+    before = market_of(changed("weight: 3", limited))
+    after = market_of(changed("weight: 3", limited.replace("25", "30").replace("18:00", "17:30")))
+    assert shown(before, after) == [
+        "~ buyers.oak.orders.second.caps.leads_per_day: 25 -> 30",
+        "~ buyers.oak.orders.second.open.mon-fri: 08:00-18:00 -> 08:00-17:30",
+    ]
 
 
 def test_a_first_market_is_told_entry_by_entry() -> None:

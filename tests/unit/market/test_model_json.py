@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from services.contract.market import (
     AnyOf,
     Between,
+    BidPrice,
     Buyer,
     FixedPrice,
     ListPrice,
@@ -77,9 +79,31 @@ def test_a_market_of_an_earlier_release_loads_with_defaults_for_what_it_could_no
     assert from_json(json.dumps(stored), 3) == replace(market_of(SMALL), version=3)
 
 
+def test_what_the_release_before_auctions_and_caps_stored_loads_as_the_same_market() -> None:
+    """The file is what that release made of the small market."""
+    stored = (Path(__file__).parent / "stored_before_bids.json").read_text()
+    assert "caps" not in stored
+    assert from_json(stored, 3) == replace(market_of(SMALL), version=3)
+
+
+def test_an_order_that_bids_is_not_taken_for_one_that_takes_the_list() -> None:
+    """Neither has anything to say but its kind, and a bidder that pays the list would be charged what it never bid."""
+    order = Order(
+        id="a/b", buyer_id="a", lead_type="solar", takes=Takes(exclusive=BidPrice(), shared=ListPrice())
+    )
+    market = Market(
+        version=1,
+        currency="USD",
+        timezone="UTC",
+        buyers={"a": Buyer(id="a", timezone="UTC", orders=(order,))},
+    )
+    loaded = from_json(canonical_json(market), 1).buyers["a"].orders[0].takes
+    assert (loaded.exclusive, loaded.shared) == (BidPrice(), ListPrice())
+
+
 def test_a_market_of_a_newer_release_is_refused_rather_than_half_understood() -> None:
     stored = json.loads(canonical_json(market_of(SMALL)))
-    stored["buyers"]["oak"]["orders"][0]["caps"] = {"leads_per_day": 5}
+    stored["buyers"]["oak"]["orders"][0]["auto_bid"] = {"most": 500}
     with pytest.raises(NewerMarket, match="version 3"):
         from_json(json.dumps(stored), 3)
 

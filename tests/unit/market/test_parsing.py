@@ -397,7 +397,7 @@ WRONG = [
         "takes: {exclusive: lots}",
         f"{FIRST}.takes.exclusive",
         "lots",
-        "or list for the",
+        "list for the stage's price, or bid",
     ),
     (", takes: {exclusive: 95.00}", "", FIRST, None, "expected the key takes"),
     (
@@ -421,7 +421,7 @@ WRONG = [
         "timezone: UTC\n    deliver: {}",
         "buyers.oak.deliver",
         "{}",
-        "the key kafka",
+        "expected kafka or webhook",
     ),
 ]
 
