@@ -21,9 +21,9 @@ from services.billing.domain import BillableEvent, ReadEntry, postings
 from services.contract.codec import Codec, codec
 from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry, hash_of
 from services.contract.events import Event
+from services.contract.identity import IdentityKeys, reference_of
 from services.contract.inputs import QualifiedLead
 from services.intake.domain import Candidate, Identity, Origin
-from services.intake.identity import IdentityKeys, reference_of
 from services.intake.qualification import Judge
 from services.intake.submission import Document, Submission, read_document, read_submission
 from services.market.reading import open_files

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from threading import Event, Lock
 
 from services.bus.ports import Record, TopicPartition
@@ -34,6 +35,7 @@ class Backlog:
         self._batch_max = batch_max
         self._idle_every_s = idle_every_s
         self._idle_due_at_s = 0.0
+        self._wake_at_s: float | None = None
         self._waiting: list[Record] = []
         self._waiting_since_s = 0.0
         self._lock = Lock()
@@ -56,7 +58,16 @@ class Backlog:
 
     def idle_due_in_s(self, now_s: float) -> float:
         """Say how long the step may go without a call."""
-        return max(0.0, self._idle_due_at_s - now_s)
+        return max(0.0, min(self._idle_due_at_s, self._wakes_at_s()) - now_s)
+
+    def wakes_in_s(self, now_s: float) -> float | None:
+        """Say when the step is to be woken, whether it is busy or not; None where it did not ask for it."""
+        wake_at_s = self._wake_at_s
+        return None if wake_at_s is None else max(0.0, wake_at_s - now_s)
+
+    def wake_at(self, at_s: float | None) -> None:
+        """Take note of when the step wants to be called. Called by the step's thread."""
+        self._wake_at_s = at_s
 
     def add(self, records: Sequence[Record], read_at_s: float) -> None:
         """Put records behind those that wait."""
@@ -74,7 +85,7 @@ class Backlog:
     def take(self, epoch: int, now_s: float) -> Batch | None:
         """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None."""
         full = len(self._waiting) >= self._batch_max and self._under_way < UNDER_WAY_AT_MOST
-        due = self._under_way == 0 and (bool(self._waiting) or now_s >= self._idle_due_at_s)
+        due = self._under_way == 0 and (bool(self._waiting) or self.idle_due_in_s(now_s) == 0.0)
         if not full and not due:
             return None
         batch = Batch(self._waiting[: self._batch_max], epoch, self._waiting_since_s)
@@ -85,6 +96,10 @@ class Backlog:
             self._under_way += 1
             self._not_begun_since_s.append(now_s)
         return batch
+
+    def _wakes_at_s(self) -> float:
+        wake_at_s = self._wake_at_s
+        return inf if wake_at_s is None else wake_at_s
 
     def begin(self) -> None:
         """Take note that the step begins with the oldest batch under way."""

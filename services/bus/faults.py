@@ -68,7 +68,10 @@ def judge(message: KafkaMessage, warnings: Warnings) -> bool:
     where = f"{message.topic()} partition {message.partition()}"
     if error.code() in _NO_SUCH_POSITION:
         if warnings.warn(
-            f"position {where}", "Kafka does not know the position: asking again", at=where, reason=error.str()
+            f"position {where}",
+            "Kafka does not know the position: asking again",
+            at=where,
+            reason=error.str(),
         ):
             return True
         raise BusFailed(

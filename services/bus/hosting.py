@@ -419,10 +419,10 @@ def _serve(app: GavelApp, host: Host) -> None:
     @app.page("/healthz")
     async def healthz(web: Any, _request: Any) -> Any:
         progress = host.pump.progress()
-        return web.json(_health(progress), status=200 if _healthy(progress) else 503)
+        return web.json(_health(progress), status=200 if healthy(progress) else 503)
 
 
-def _healthy(progress: Progress) -> bool:
+def healthy(progress: Progress) -> bool:
     """Liveness is progress: polled lately, and no batch under way for long."""
     stuck = progress.batches_under_way > 0 and progress.finished_s_ago > _UNHEALTHY_AFTER_S
     return progress.polled_s_ago < _UNHEALTHY_AFTER_S and not stuck

@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
-STEPS = ("audit", "billing", "feed", "intake", "market", "resale", "router")
+STEPS = ("audit", "billing", "feed", "gateway", "intake", "market", "resale", "router")
 ROLES = tuple(f"gavel_{step}" for step in STEPS)
 
 SERVICES = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from services.contract.events import FailureReason
 
@@ -88,6 +88,18 @@ class Step(Protocol):
 
     def idle(self) -> Collection[TopicPartition]:
         """Do what is due when nothing comes in (called at least each 50 ms); return as `handle` does."""
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """What a step has besides that knows when it must be called, and so is not called at the host's leisure."""
+
+    def due_in_s(self) -> float | None:
+        """Say in how many seconds at most `handle` or `idle` must be called; None where nothing is waited for.
+
+        Asked after each call of these two, in the same thread.
+        """
         ...
 
 

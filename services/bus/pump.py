@@ -22,7 +22,7 @@ from services.bus.kafka import Connection, open_consumer, record_of
 from services.bus.liveness import Liveness, monotonic_s
 from services.bus.metrics import HostMetrics
 from services.bus.place import Place, Subscription
-from services.bus.ports import BusFailed, Record, Step, TopicPartition
+from services.bus.ports import BusFailed, Record, Step, Timed, TopicPartition
 from services.bus.step_thread import StepThread
 
 IDLE_EVERY_S = 0.05
@@ -31,6 +31,7 @@ TAKEN_WITHIN_S = 10.0
 
 MAX_POLL_INTERVAL_MS = 60_000
 _POLL_S = 0.02
+_POLL_AT_LEAST_S = 0.001
 _HOLD_AT_MOST_S = 0.25
 _COMMITTED_WITHIN_S = 10.0
 
@@ -120,6 +121,9 @@ class Pump:
             again = self._step.idle()
         self._note(records, again)
         self._finished_at_s = self._clock_s()
+        if isinstance(self._step, Timed):
+            due_in_s = self._step.due_in_s()
+            self._backlog.wake_at(None if due_in_s is None else self._clock_s() + due_in_s)
         self._backlog.finish()
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -238,11 +242,19 @@ class Pump:
             self._accept(messages, place)
 
     def _first(self, consumer: Consumer) -> list[KafkaMessage]:
-        due_s = _POLL_S if self._backlog.under_way else self._backlog.idle_due_in_s(self._clock_s())
+        due_s = self._step_due_in_s()
         message = consumer.poll(min(_POLL_S, due_s))
         # A rebalance within this poll came before its one message.
         self._voided.clear()
         return [] if message is None else [message]
+
+    def _step_due_in_s(self) -> float:
+        """Say how long to poll at most: a step that is busy and waits for something may be done at any moment."""
+        now_s = self._clock_s()
+        if not self._backlog.under_way:
+            return self._backlog.idle_due_in_s(now_s)
+        wakes_in_s = self._backlog.wakes_in_s(now_s)
+        return _POLL_S if wakes_in_s is None else max(_POLL_AT_LEAST_S, wakes_in_s)
 
     def _accept(self, messages: list[KafkaMessage], place: Place) -> None:
         lost = {

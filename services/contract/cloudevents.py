@@ -6,19 +6,23 @@ from functools import lru_cache
 
 from services.contract.times import iso_time
 
-_FIXED = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
+JSON = b"application/json"
+AVRO = b"application/avro"
 
 
-def outsider_headers(*, id: str, type: str, source: str, at_ms: int) -> tuple[tuple[str, bytes], ...]:
+def outsider_headers(
+    *, id: str, type: str, source: str, at_ms: int, content_type: bytes = JSON
+) -> tuple[tuple[str, bytes], ...]:
     """Build the headers of one record; `id` is the same each time that the same record is sent again."""
-    return (("ce_id", id.encode()), *_alike(type, source, at_ms))
+    return (("ce_id", id.encode()), *_alike(type, source, at_ms, content_type))
 
 
 @lru_cache(maxsize=1_024)
-def _alike(type: str, source: str, at_ms: int) -> tuple[tuple[str, bytes], ...]:
+def _alike(type: str, source: str, at_ms: int, content_type: bytes) -> tuple[tuple[str, bytes], ...]:
     """Build what all records of one type in a batch have in common."""
     return (
-        *_FIXED,
+        ("ce_specversion", b"1.0"),
+        ("content-type", content_type),
         ("ce_type", type.encode()),
         ("ce_source", source.encode()),
         ("ce_time", iso_time(at_ms).encode()),

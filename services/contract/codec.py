@@ -19,7 +19,7 @@ from typing import Any, get_args
 import yaml
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from services.contract import announcements, entries, events, inputs
+from services.contract import announcements, deliveries, entries, events, inputs
 from services.contract.avro import compile_decoder, compile_encoder
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -35,6 +35,7 @@ _TYPES: Mapping[str, type] = MappingProxyType(
             inputs.TimerDue,
             entries.Entry,
             announcements.MarketApplied,
+            *get_args(deliveries.Delivered),
         )
     }
 )

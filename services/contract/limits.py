@@ -101,8 +101,12 @@ def money_draws(buyer_id: str, amount_cents: int) -> tuple[Draw, ...]:
 
 
 def restored(draws: Sequence[Draw]) -> tuple[Draw, ...]:
-    """Give back what was drawn, to the periods that it was drawn in; what was earned with it goes too."""
-    return tuple(Draw(counter=draw.counter, amount=-draw.amount, granted=-draw.granted) for draw in draws)
+    """Give back what was drawn, to the periods that it was drawn in.
+
+    What a purchase earned of returns stays: a quota is a part of what was bought, and giving a lead back would
+    otherwise take twice from it.
+    """
+    return tuple(Draw(counter=draw.counter, amount=-draw.amount) for draw in draws if draw.amount)
 
 
 def limits_of(market: Market, order: Order, now_ms: int) -> Mapping[str, Limit]:

@@ -60,3 +60,13 @@ def _parameter(part: Field[Any]) -> str:
     if part.default_factory is not MISSING:
         raise NotImplementedError(f"{part.name} has a default factory")
     return part.name if part.default is MISSING else f"{part.name}=default_{part.name}"
+
+
+def quick_copier(record_type: type[_T]) -> Callable[[_T], _T]:
+    """Make a function that copies an instance of a slotted dataclass, a fraction as long as `copy.copy` takes."""
+    names: dict[str, Any] = {"new": object.__new__, "record_type": record_type}
+    lines = [f"    made.{part.name} = record.{part.name}" for part in fields(record_type)]  # type: ignore[arg-type]  # it is a dataclass, which TypeVar can't say
+    source = "\n".join(["def copied(record):", "    made = new(record_type)", *lines, "    return made"])
+    exec(source, names)
+    copied: Callable[[_T], _T] = names["copied"]
+    return copied

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AMOUNT = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,2}))?")
 
 
 @lru_cache(maxsize=4_096)
@@ -21,7 +25,25 @@ def iso_time(at_ms: int) -> str:
     return f"{moment.isoformat()[:19]}.{at_ms % 1_000:03d}Z"
 
 
+def time_in_ms(text: str) -> int:
+    """Read what `iso_time` writes into milliseconds since 1970; raise ValueError."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+@lru_cache(maxsize=4_096)
 def decimal_amount(cents: int) -> str:
-    """Write integer minor units as a decimal of the currency: 9000 is `90.00`."""
+    """Write integer minor units as a decimal of the currency: 9000 is `90.00`.
+
+    Kept, because most prices are those of a list.
+    """
     sign = "-" if cents < 0 else ""
     return f"{sign}{abs(cents) // 100}.{abs(cents) % 100:02d}"
+
+
+def amount_in_cents(text: str) -> int:
+    """Read a decimal of the currency, of at most two decimals, into integer minor units; raise ValueError."""
+    found = _AMOUNT.fullmatch(text)
+    if found is None:
+        raise ValueError("expected an amount with at most two decimals, as in 90.00")
+    cents = int(found[2]) * 100 + int((found[3] or "").ljust(2, "0"))
+    return -cents if found[1] else cents

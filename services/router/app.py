@@ -10,10 +10,11 @@ from services.bus.kafka import Connection, LogProducer, OutsiderProducer, last_r
 from services.bus.liveness import monotonic_s
 from services.bus.ports import Stopped, TopicPartition
 from services.contract.codec import codec
-from services.contract.topics import Topics
+from services.contract.topics import Topics, declarations
 from services.market import store as market_store
 from services.router.database import Database
 from services.router.markets import IndexedMarkets
+from services.router.metrics import RouterMetrics
 from services.router.relay import Relay
 from services.router.settings import RouterSettings
 from services.router.step import Router
@@ -59,6 +60,7 @@ def build_router(settings: RouterSettings, vault: Vault, membership: Membership)
         topics=settings.topics,
         alive=membership.liveness.alive,
         is_known=lambda kind, id: _is_known(database, markets, kind, id),
+        avro_buyers=markets.avro_buyers,
     )
     return Router(
         store=store,
@@ -68,6 +70,8 @@ def build_router(settings: RouterSettings, vault: Vault, membership: Membership)
         topics=settings.topics,
         log_tail=KafkaLogTail(connection, settings.topics),
         monotonic_s=monotonic_s,
+        partitions=_partitions_inside(),
+        metrics=RouterMetrics(membership.registry),
     )
 
 
@@ -111,6 +115,12 @@ class KafkaLogTail:
         """See `LogTail`."""
         record = last_record(self._connection, TopicPartition(self._topic, partition))
         return None if record is None else record.value
+
+
+def _partitions_inside() -> int:
+    """Read how many partitions the router's topics have, fixed for good."""
+    name = Topics().qualified
+    return next(topic.partitions for topic in declarations() if topic.name == name)
 
 
 def _is_known(database: Database, markets: IndexedMarkets, kind: str, id: str) -> bool:

@@ -36,10 +36,14 @@ class PartitionBatch:
     commands: list[Caused] = field(default_factory=list)
     timers: list[Caused] = field(default_factory=list)
     own: list[Caused] = field(default_factory=list)
+    closings: list[Caused] = field(default_factory=list)
 
     def inputs(self) -> Sequence[Caused]:
-        """Put the inputs into the order of their decision: commands and timers before new leads (rule 13)."""
-        return (*self.own, *self.commands, *self.timers, *self.qualified)
+        """Put the inputs into the order of their decision: commands and timers before new leads (rule 13).
+
+        Auctions that are due close after the commands, among which bids may stand that were made in time.
+        """
+        return (*self.own, *self.commands, *self.closings, *self.timers, *self.qualified)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,9 @@ def start(batch: PartitionBatch, head: Head) -> Started | None:
     timers = _from(batch.timers, head.next_timer)
     if qualified is None or commands is None or timers is None:
         return None
-    fresh = PartitionBatch(qualified=qualified, commands=commands, timers=timers, own=batch.own)
+    fresh = PartitionBatch(
+        qualified=qualified, commands=commands, timers=timers, own=batch.own, closings=batch.closings
+    )
     return Started(
         inputs=fresh.inputs(),
         next_qualified=head.next_qualified + len(qualified),

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+import orjson
 import psycopg
 from psycopg import errors
 from psycopg.rows import TupleRow
 
 from services.bus.arrays import adapt
 from services.bus.ports import Stopped
-from services.router.ports import Overtaken, PromiseBroken, StartAgain, TryAgain
+from services.router.ports import CounterRow, LimitsShort, Overtaken, PromiseBroken, StartAgain, TryAgain
 
 RECONNECT_FOR_AT_MOST_S = 20.0
 _RECONNECT_PAUSE_S = 0.2
@@ -22,6 +23,10 @@ _LEAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PASSING = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
 _OVERTAKEN = "GV001"
 """What `router.require_moved` raises."""
+
+_LIMITS_SHORT = "GV002"
+"""What `router.draw_on_counters` raises, with the counters in its detail."""
+
 _T = TypeVar("_T")
 
 PgConnection = psycopg.Connection[TupleRow]
@@ -38,8 +43,8 @@ class Database:
     def do(self, work: Callable[[PgConnection], _T]) -> _T:
         """Do `work`, and say of a failure what it means for what was asked.
 
-        Raise `Overtaken` or `TryAgain` (nothing was done), `PromiseBroken` (nothing was done, nor may it be),
-        `StartAgain` (only the database knows what was done; protocol.md, rule 4) or `Stopped`.
+        Raise `Overtaken`, `LimitsShort` or `TryAgain` (nothing was done), `PromiseBroken` (nothing was done, nor may it
+        be), `StartAgain` (only the database knows what was done; protocol.md, rule 4) or `Stopped`.
         """
         try:
             return work(self._opened())
@@ -52,6 +57,9 @@ class Database:
                 raise Overtaken(
                     [int(part) for part in (error.diag.message_detail or "").split(",")]
                 ) from error
+            if error.sqlstate == _LIMITS_SHORT:
+                rows = orjson.loads(error.diag.message_detail or "[]")
+                raise LimitsShort([CounterRow(*row) for row in rows]) from error
             if not isinstance(error, psycopg.OperationalError) and not self._is_lost():
                 raise
             self.close()

@@ -14,12 +14,21 @@ from services.bus.memory import Faults, VirtualClock
 from services.bus.ports import Stopped
 from services.contract.market import Mode
 from services.router.ports import (
+    AS_STORED,
+    FOR_GOOD,
     NEVER_CLOSED,
+    NO_DRAWS,
+    AuctionRow,
     Behind,
     CloseRow,
+    CounterDraw,
+    CounterRow,
+    Draws,
     Head,
+    LimitsShort,
     LogRow,
     Mark,
+    MoneyRow,
     Overtaken,
     PartitionCommit,
     PromiseBroken,
@@ -41,12 +50,15 @@ CONSTRAINTS = frozenset(
         "follows_the_first_sale",
         "one_close_per_lead",
         "listed_once",
+        "one_auction_per_lead",
+        "one_move_per_reference",
+        "never_over_the_limit",
     }
 )
 """The names that the constraints have in the database too."""
 
 SALES_MAX = 10
-TABLES = ("heads", "log", "leads", "sales", "closes", "undelivered")
+TABLES = ("heads", "log", "leads", "sales", "closes", "undelivered", "counters", "money", "auctions")
 
 
 @dataclass(slots=True)
@@ -59,6 +71,9 @@ class MemoryRouterTables:
     sales: dict[tuple[str, int], SaleRow] = field(default_factory=dict)
     closes: dict[str, CloseRow] = field(default_factory=dict)
     undelivered: dict[tuple[int, int, int], UndeliveredRow] = field(default_factory=dict)
+    counters: dict[str, CounterRow] = field(default_factory=dict)
+    money: dict[MoneyRow, bool] = field(default_factory=dict)
+    auctions: dict[str, AuctionRow] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
     def write(self, commit: PartitionCommit) -> None:
@@ -75,6 +90,8 @@ class MemoryRouterTables:
         for sale in commit.sales:
             self._check_sale(sale)
             self.sales[sale.lead_id, sale.sale_number] = sale
+        for lead_id in commit.upgrades:
+            self._upgrade(lead_id)
         for close in commit.closes:
             self._require("one_close_per_lead", close.lead_id not in self.closes, close.lead_id)
             self.closes[close.lead_id] = close
@@ -83,6 +100,42 @@ class MemoryRouterTables:
             assert state is not None
             self.leads[lead_id] = state_bytes(state)
         self.add_undelivered(commit.mark)
+        for lead_id in commit.auctions_ended:
+            self.auctions.pop(lead_id, None)
+        for auction in commit.auctions_opened:
+            self._require("one_auction_per_lead", auction.lead_id not in self.auctions, auction.lead_id)
+            self.auctions[auction.lead_id] = auction
+        for move in commit.money:
+            self._require("one_move_per_reference", move not in self.money, move.account_id)
+            self.money[move] = True
+
+    def draw(self, draws: Draws) -> Sequence[CounterRow]:
+        """Apply what a batch draws; raise `LimitsShort` where that does not fit."""
+        drawn = [draw for draw in draws.rows if draw.most != AS_STORED or draw.counter in self.counters]
+        before = [self.counters.get(draw.counter, CounterRow(draw.counter)) for draw in drawn]
+        pairs = list(zip(before, drawn, strict=True))
+        if any(_is_short(row, draw, draws.market_version) for row, draw in pairs):
+            raise LimitsShort(before)
+        after = [_drawn(row, draw, draws.market_version) for row, draw in pairs]
+        for row in after:
+            if row.used > row.most + row.granted + row.shortfall:
+                self._refuse_limit(row)
+            self.counters[row.counter] = row
+        return after
+
+    def _refuse_limit(self, row: CounterRow) -> None:
+        if "never_over_the_limit" not in self.without:
+            raise Stopped(f"constraint never_over_the_limit refused {row}")
+
+    def _upgrade(self, lead_id: str) -> None:
+        """Make the first sale exclusive; a foreign key of later sales points at its terms."""
+        first = self.sales.get((lead_id, 1))
+        shared = first is not None and first.mode is Mode.SHARED
+        self._require("only_a_shared_sale_is_upgraded", shared, lead_id)
+        self._require("follows_the_first_sale", (lead_id, 2) not in self.sales, lead_id)
+        if first is not None:
+            upgraded = first._replace(mode=Mode.EXCLUSIVE, closed_until_ms=FOR_GOOD)
+            self.sales[lead_id, 1] = upgraded
 
     def add_undelivered(self, mark: Mark | None) -> None:
         """Keep what a mark says is still to be delivered."""
@@ -130,7 +183,14 @@ class MemoryRouterStore:
             raise Stopped(f"no head for partitions {missing}")
         return {partition: self.tables.heads[partition] for partition in partitions}
 
-    def read(self, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
+    def read(
+        self,
+        partitions: Collection[int],
+        lead_ids: Collection[str],
+        *,
+        counters: Collection[str] = (),
+        money: Collection[MoneyRow] = (),
+    ) -> Snapshot:
         """See `RouterStore`."""
         found = {
             lead_id: state_of(self.tables.leads[lead_id])
@@ -142,11 +202,36 @@ class MemoryRouterStore:
             now_ms=self.clock.now_ms,
             market_version=self.market_version(),
             leads=found,
+            counters=self.counters(counters),
+            money=frozenset(row for row in money if row in self.tables.money),
         )
 
-    def commit(self, commits: Sequence[PartitionCommit]) -> None:
+    def counters(self, counters: Collection[str]) -> Sequence[CounterRow]:
+        """See `RouterStore`."""
+        return [self.tables.counters.get(counter, CounterRow(counter)) for counter in counters]
+
+    def auctions(self, partitions: Collection[int]) -> Sequence[AuctionRow]:
+        """See `RouterStore`."""
+        return [row for row in self.tables.auctions.values() if row.partition in partitions]
+
+    def commit(self, commits: Sequence[PartitionCommit], draws: Draws = NO_DRAWS) -> Sequence[CounterRow]:
         """See `RouterStore`: all or nothing. What others do meanwhile comes before the comparison."""
         self.faults.edge("commit")
+        return self._commit(commits, draws)
+
+    def commit_locked(
+        self,
+        partitions: Collection[int],
+        counters: Collection[str],
+        decide: Callable[[Sequence[CounterRow]], tuple[Sequence[PartitionCommit], Draws]],
+    ) -> Sequence[CounterRow]:
+        """See `RouterStore`. What others do comes before the locks, which keep them waiting until the end."""
+        self.heads(partitions)
+        self.faults.edge("lock")
+        commits, draws = decide(self.counters(counters))
+        return self._commit(commits, draws)
+
+    def _commit(self, commits: Sequence[PartitionCommit], draws: Draws) -> Sequence[CounterRow]:
         overtaken = {
             commit.before.partition
             for commit in commits
@@ -157,8 +242,10 @@ class MemoryRouterStore:
         written = self._copied()
         for commit in sorted(commits, key=lambda commit: commit.before.partition):
             written.write(commit)
+        rows = written.draw(draws)
         self._replace(written)
         self.faults.edge("committed")
+        return rows
 
     def move_marks(self, marks: Sequence[Mark]) -> None:
         """See `RouterStore`."""
@@ -211,6 +298,10 @@ class MemoryRouterStore:
         """Keep everything: a test's history is short."""
         return ()
 
+    def drop_old_counters(self) -> int:
+        """Keep everything: a test's history is short."""
+        return 0
+
     def _copied(self) -> MemoryRouterTables:
         copied = copy(self.tables)
         for name in TABLES:
@@ -224,3 +315,31 @@ class MemoryRouterStore:
 
 def _is_same(stored: Head, known: Head) -> bool:
     return (stored.version, stored.published_seq) == (known.version, known.published_seq)
+
+
+def _limit(row: CounterRow, draw: CounterDraw, market_version: int) -> int:
+    """Give the limit of the later market version."""
+    return draw.most if draw.most != AS_STORED and market_version >= row.market_version else row.most
+
+
+def _is_short(row: CounterRow, draw: CounterDraw, market_version: int) -> bool:
+    most = _limit(row, draw, market_version)
+    return row.used + draw.peak > most + row.granted or (draw.tells and row.told)
+
+
+def _drawn(row: CounterRow, draw: CounterDraw, market_version: int) -> CounterRow:
+    most = _limit(row, draw, market_version)
+    used, granted = row.used + draw.amount, row.granted + draw.granted
+    short_at_most = row.shortfall + draw.withdrawn + max(0, row.most - most)
+    has_more_room = most + granted - used > row.most + row.granted - row.used
+    return CounterRow(
+        counter=row.counter,
+        used=used,
+        granted=granted,
+        most=most,
+        shortfall=max(0, min(used - most - granted, short_at_most)),
+        market_version=row.market_version
+        if draw.most == AS_STORED
+        else max(row.market_version, market_version),
+        told=draw.tells or (row.told and not has_more_room),
+    )

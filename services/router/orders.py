@@ -17,8 +17,10 @@ from typing import TypeAlias, TypeVar
 from services.contract.fields import AGE, ORDERED, QUALITY, comparable
 from services.contract.market import (
     AnyOf,
+    BidPrice,
     FieldKind,
     FieldType,
+    FixedPrice,
     LeadType,
     ListPrice,
     Market,
@@ -26,9 +28,13 @@ from services.contract.market import (
     Order,
     Price,
 )
+from services.router.hours import OpeningTimes
+from services.router.prices import OrderSet, RankedPrices
 
-OrderSet: TypeAlias = int
+__all__ = ["OrderBook", "OrderSet", "members_of", "nth_of", "order_books", "price_in"]
+
 _Key = TypeVar("_Key")
+_KeptPrices: TypeAlias = dict[tuple[int | None, int], RankedPrices]
 
 
 def nth_of(orders: OrderSet, n: int) -> OrderSet:
@@ -71,27 +77,16 @@ class _FieldIndex:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedPrices:
-    """What orders pay for one sale in one mode: amounts in minor units from the highest down, each with its orders."""
-
-    classes: Sequence[tuple[int, OrderSet]]
-    orders: OrderSet
-
-    def best_of(self, able: OrderSet) -> OrderSet:
-        """Keep those that pay most; the empty set of the empty set."""
-        return next((found for _, orders in self.classes if (found := orders & able)), 0)
-
-    def price_of(self, single: OrderSet) -> int:
-        """Say what the order that a set of one consists of pays."""
-        return next(cents for cents, orders in self.classes if orders & single)
-
-
 class OrderBook:
     """The orders that stand for one lead type."""
 
-    def __init__(self, lead_type: LeadType, orders: Iterable[Order]) -> None:
-        """Index `orders`, all of `lead_type`; those that are paused are to be left out by the caller."""
+    def __init__(
+        self, lead_type: LeadType, orders: Iterable[Order], timezones: Mapping[str, str] | None = None
+    ) -> None:
+        """Index `orders`, all of `lead_type`; those that are paused are to be left out by the caller.
+
+        `timezones`: those of their buyers, by id, needed for orders that keep hours.
+        """
         self.orders: Sequence[Order] = tuple(sorted(orders, key=lambda order: order.id))
         self._kinds = lead_type.details
         self._fields = {
@@ -101,10 +96,19 @@ class OrderBook:
         self._by_buyer = self._group(lambda order: order.buyer_id)
         self._by_id = {order.id: 1 << bit for bit, order in enumerate(self.orders)}
         self._by_holders_max = self._group(lambda order: order.holders_max)
-        self._prices: dict[tuple[Mode, int, int], RankedPrices] = {}
+        self._prices: tuple[_KeptPrices, _KeptPrices] = ({}, {})
         self.by_priority: Sequence[OrderSet] = [
             found for _, found in sorted(self._group(lambda o: o.priority).items())
         ]
+        self._bid_exclusive = self._those(lambda order: isinstance(order.takes.exclusive, BidPrice))
+        self._bid_shared = self._those(
+            lambda order: isinstance(order.takes.shared, BidPrice) and not order.upgrade_always
+        )
+        self.alone_or_upgraded = self._those(lambda order: order.upgrade_always)
+        self._hours = OpeningTimes(
+            (((timezones or {}).get(order.buyer_id, "UTC"), order.open), 1 << bit)
+            for bit, order in enumerate(self.orders)
+        )
 
     def fitting(self, fields: Mapping[str, str], *, quality: int, age_ms: int, sales_max: int) -> OrderSet:
         """Find the orders whose filters and `holders_max` the lead meets."""
@@ -122,15 +126,25 @@ class OrderBook:
                 found &= ~orders
         return found
 
-    def prices(self, mode: Mode, *, list_cents: int, floor_cents: int) -> RankedPrices:
+    def bidders(self, mode: Mode) -> OrderSet:
+        """Find the orders that bid in a mode; who always upgrades can't in an auction, which sells slots at once."""
+        return self._bid_exclusive if mode is Mode.EXCLUSIVE else self._bid_shared
+
+    def closed(self, now_ms: int) -> OrderSet:
+        """Find the orders that are outside their hours."""
+        return self._hours.closed(now_ms)
+
+    def prices(self, mode: Mode, list_cents: int | None, floor_cents: int) -> RankedPrices:
         """Rank what is paid in a mode: the list price by orders that take it, own amounts from the floor up.
 
-        Kept, because a market has few list prices.
+        Without a list price (None) nobody takes it. Kept, because a market has few list prices.
         """
-        key = (mode, list_cents, floor_cents)
-        found = self._prices.get(key)
+        # By place, since an enum's hash is Python's own to compute, for each sale again.
+        kept = self._prices[0 if mode is Mode.EXCLUSIVE else 1]
+        key = (list_cents, floor_cents)
+        found = kept.get(key)
         if found is None:
-            found = self._prices[key] = self._ranked(mode, list_cents, floor_cents)
+            found = kept[key] = self._ranked(mode, list_cents, floor_cents)
         return found
 
     def of_buyers(self, buyer_ids: Iterable[str]) -> OrderSet:
@@ -188,18 +202,33 @@ class OrderBook:
             groups[key(order)] |= 1 << bit
         return dict(groups)
 
-    def _ranked(self, mode: Mode, list_cents: int, floor_cents: int) -> RankedPrices:
+    def _those(self, holds: Callable[[Order], bool]) -> OrderSet:
+        return self._group(holds).get(True, 0)
+
+    def _ranked(self, mode: Mode, list_cents: int | None, floor_cents: int) -> RankedPrices:
         paid: dict[int, OrderSet] = defaultdict(int)
-        for price, orders in self._group(lambda order: _price_in(order, mode)).items():
-            cents = list_cents if isinstance(price, ListPrice) else price.cents if price is not None else -1
-            if cents >= floor_cents:
+        for price, orders in self._group(lambda order: price_in(order, mode)).items():
+            cents = _standing_cents(price, list_cents)
+            if cents is not None and cents >= floor_cents:
                 paid[cents] |= orders
         classes = sorted(paid.items(), reverse=True)
         return RankedPrices(classes=classes, orders=reduce(or_, paid.values(), 0))
 
 
-def _price_in(order: Order, mode: Mode) -> Price | None:
+def price_in(order: Order, mode: Mode) -> Price | None:
+    """Say what an order pays in a mode; None: it never takes a lead that way."""
     return order.takes.exclusive if mode is Mode.EXCLUSIVE else order.takes.shared
+
+
+def _standing_cents(price: Price | None, list_cents: int | None) -> int | None:
+    """Say what a price is before anybody is asked; None for a bid, which only an answer makes a price."""
+    match price:
+        case FixedPrice(cents=cents):
+            return cents
+        case ListPrice():
+            return list_cents
+        case BidPrice() | None:
+            return None
 
 
 def _comparable_or_none(kind: FieldKind, text: str) -> int | None:
@@ -214,9 +243,10 @@ def _comparable_or_none(kind: FieldKind, text: str) -> int | None:
 
 def order_books(market: Market) -> Mapping[str, OrderBook]:
     """Index all orders of a market that are not paused, by lead type."""
+    timezones = {buyer.id: buyer.timezone for buyer in market.buyers.values()}
     standing: dict[str, list[Order]] = {name: [] for name in market.lead_types}
     for buyer in market.buyers.values():
         for order in buyer.orders:
             if not buyer.paused and not order.paused:
                 standing[order.lead_type].append(order)
-    return {name: OrderBook(market.lead_types[name], orders) for name, orders in standing.items()}
+    return {name: OrderBook(market.lead_types[name], orders, timezones) for name, orders in standing.items()}

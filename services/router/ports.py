@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from services.contract.entries import GENESIS_HASH
@@ -19,6 +19,13 @@ FOR_GOOD = 2**63 - 1
 
 NEVER_CLOSED = -(2**63)
 """`closed_until_ms` of a shared sale: any time is at or after it."""
+
+
+NOTHING_TAKEN = -(2**62)
+"""`peak` of a draw that takes nothing: it fits whatever is used."""
+
+AS_STORED = -1
+"""`most` of a draw on a limit that the market in force says nothing of: the stored one stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,66 @@ class CloseRow(NamedTuple):
     closed_at_ms: int
 
 
+class AuctionRow(NamedTuple):
+    """An open auction, which its partition's owner must close in time (rule 27)."""
+
+    lead_id: str
+    partition: int
+    auction_number: int
+    closes_at_ms: int
+
+
+class MoneyRow(NamedTuple):
+    """A reference that has moved money of an account: it does so once (rule 25)."""
+
+    account_id: str
+    reference: str
+
+
+class CounterRow(NamedTuple):
+    """What is used of a limit of `most + granted`; `shortfall` is by how much that fell below what was used already.
+
+    `most` is what the market said in `market_version`. `told`: its buyer knows that it is used up.
+    """
+
+    counter: str
+    used: int = 0
+    granted: int = 0
+    most: int = 0
+    shortfall: int = 0
+    market_version: int = 0
+    told: bool = False
+
+
+class CounterDraw(NamedTuple):
+    """All that a batch draws on one counter.
+
+    `peak`: so much must be free at the start for everything that is taken, in the batch's order, to fit at each step.
+    `granted` is the sum of what the limit grew and fell by, `withdrawn` the sum of the falls alone. `tells`: the batch
+    tells the buyer that the limit is used up, which nobody else may have done.
+    """
+
+    counter: str
+    peak: int
+    amount: int
+    granted: int
+    withdrawn: int
+    most: int
+    ends_at_ms: int | None
+    tells: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """What a batch draws on counters, in all its partitions, under one market version."""
+
+    market_version: int
+    rows: Sequence[CounterDraw] = ()
+
+
+NO_DRAWS = Draws(market_version=0)
+
+
 class UndeliveredRow(NamedTuple):
     """A record that its recipient's topic has not acknowledged (rule 17)."""
 
@@ -98,7 +165,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCommit:
-    """All that one batch decided in one partition."""
+    """All that one batch decided in one partition.
+
+    `upgrades`: leads whose first sale, shared so far, is exclusive from here on. `auctions_ended` goes before
+    `auctions_opened`.
+    """
 
     before: Head
     after: Head
@@ -108,16 +179,25 @@ class PartitionCommit:
     changed_leads: Mapping[str, State]
     sales: Sequence[SaleRow]
     closes: Sequence[CloseRow]
+    upgrades: Sequence[str] = ()
+    auctions_opened: Sequence[AuctionRow] = ()
+    auctions_ended: Sequence[str] = ()
+    money: Sequence[MoneyRow] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a batch is decided on; the leads were read after the heads."""
+    """What a batch is decided on; everything else was read after the heads.
+
+    `counters` are those that were asked for, without locks; `money` holds the references known among those asked for.
+    """
 
     heads: Mapping[int, Head]
     now_ms: int
     market_version: int
     leads: Mapping[str, State]
+    counters: Sequence[CounterRow] = ()
+    money: frozenset[MoneyRow] = field(default_factory=frozenset)
 
 
 class Overtaken(Exception):
@@ -139,6 +219,15 @@ class PromiseBroken(Exception):
         super().__init__(f"constraint {constraint} refused the decision for lead {lead_id}")
 
 
+class LimitsShort(Exception):
+    """Limits have less room than the batch takes of them; nothing was committed, and these are their values now."""
+
+    def __init__(self, rows: Sequence[CounterRow]) -> None:
+        """Take the counters as they are."""
+        self.rows = rows
+        super().__init__(f"{len(rows)} limits were drawn on with less room than the batch takes")
+
+
 class TryAgain(Exception):
     """A passing fault (deadlock, lock timeout): nothing was committed, the same commit may succeed."""
 
@@ -154,12 +243,42 @@ class RouterStore(Protocol):
         """Read the heads; raise `Stopped` where a partition has no row."""
         ...
 
-    def read(self, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
-        """Read the heads, the clock and the market's version, and after them the leads. Raise `StartAgain`."""
+    def read(
+        self,
+        partitions: Collection[int],
+        lead_ids: Collection[str],
+        *,
+        counters: Collection[str] = (),
+        money: Collection[MoneyRow] = (),
+    ) -> Snapshot:
+        """Read the heads, the clock and the market's version, and after them the rest. Raise `StartAgain`."""
         ...
 
-    def commit(self, commits: Sequence[PartitionCommit]) -> None:
-        """Commit all or nothing; raise `Overtaken`, `PromiseBroken`, `TryAgain` or `StartAgain`."""
+    def counters(self, counters: Collection[str]) -> Sequence[CounterRow]:
+        """Read counters without locks; one that is not there has nothing used of it."""
+        ...
+
+    def auctions(self, partitions: Collection[int]) -> Sequence[AuctionRow]:
+        """Read the open auctions of partitions."""
+        ...
+
+    def commit(self, commits: Sequence[PartitionCommit], draws: Draws = NO_DRAWS) -> Sequence[CounterRow]:
+        """Commit all or nothing, and return the counters drawn on as they are after it.
+
+        Raise `Overtaken`, which comes before all else, `PromiseBroken`, `LimitsShort`, `TryAgain` or `StartAgain`.
+        """
+        ...
+
+    def commit_locked(
+        self,
+        partitions: Collection[int],
+        counters: Collection[str],
+        decide: Callable[[Sequence[CounterRow]], tuple[Sequence[PartitionCommit], Draws]],
+    ) -> Sequence[CounterRow]:
+        """Lock heads and then counters, have the batch decided on what these hold, and commit it, in one transaction.
+
+        What `decide` raises rolls back and is raised. Raise as `commit` does.
+        """
         ...
 
     def move_marks(self, marks: Sequence[Mark]) -> None:
@@ -192,6 +311,10 @@ class RouterStore(Protocol):
 
     def drop_old_log_ranges(self) -> Sequence[str]:
         """Drop ranges of the log's table that are published, delivered and 7 days old; return their names."""
+        ...
+
+    def drop_old_counters(self) -> int:
+        """Drop some of the counters whose period ended long ago; return how many."""
         ...
 
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
 import structlog
 
 from services.bus.ports import Message, Producer, Stopped
-from services.contract.cloudevents import outsider_headers
+from services.contract.cloudevents import AVRO, JSON, outsider_headers
 from services.contract.codec import Codec
 from services.contract.entries import Entry
 from services.contract.events import Event, FailureReason
 from services.contract.inputs import ReportFailedDelivery
 from services.contract.topics import Topics
 from services.router.messages import Channel, Outgoing, react
+from services.router.outside_values import avro_value, json_value
 from services.router.ports import Behind, LogRow, RouterStore, UndeliveredRow, VaultReader
 
 ACKNOWLEDGED_WITHIN_S = 1.0
@@ -91,8 +91,12 @@ class Relay:
         topics: Topics,
         alive: Callable[[], bool],
         is_known: Callable[[str, str], bool],
+        avro_buyers: Callable[[int], Collection[str]],
     ) -> None:
-        """Take the producers and `is_known(kind, id)`: whether the market has this source or buyer."""
+        """Take the producers and what the relay asks of the market.
+
+        `is_known(kind, id)`: whether it has this source or buyer. `avro_buyers(version)`: who wants Avro there.
+        """
         self._store = store
         self._vault = vault
         self._log_producer = log_producer
@@ -101,6 +105,7 @@ class Relay:
         self._topics = topics
         self._alive = alive
         self._is_known = is_known
+        self._avro_buyers = avro_buyers
         self._behind: dict[int, set[str]] = {}
 
     def take_over(self, partition: int) -> None:
@@ -214,21 +219,31 @@ class Relay:
         self, committed: Committed, outgoing: Outgoing, sealed: Mapping[str, bytes]
     ) -> _Letter | FailedDelivery:
         entry, partition = committed.entry, committed.row.partition
-        body, topic = outgoing.body, self._topic(outgoing)
+        topic = self._topic(outgoing)
         row = UndeliveredRow(partition, entry.seq, outgoing.n, topic)
+        person = None
         if outgoing.sale_number is not None:
             person = sealed.get(entry.lead_id)
             if person is None:
                 return _failed(row, entry.lead_id, outgoing.sale_number, FailureReason.VAULT_ERASED)
-            body = {**body, "lead": orjson.Fragment(person)}
+        value, content_type = self._value(entry, outgoing, person)
         headers = outsider_headers(
             id=f"{partition}:{entry.seq}:{outgoing.n}",
             type=outgoing.type,
             source="gavel/router",
             at_ms=entry.decided_at_ms,
+            content_type=content_type,
         )
-        message = Message(topic, 0, entry.lead_id.encode(), orjson.dumps(body), headers)
+        message = Message(topic, 0, entry.lead_id.encode(), value, headers)
         return _Letter(row, entry.lead_id, outgoing, message)
+
+    def _value(self, entry: Entry, outgoing: Outgoing, person: bytes | None) -> tuple[bytes, bytes]:
+        """Write a record as its reader wants it, by the market of its entry, so that a repeat has the same bytes."""
+        if outgoing.channel is Channel.BUYER_LEADS and outgoing.recipient in self._avro_buyers(
+            entry.market_version
+        ):
+            return avro_value(outgoing.body, person, self._codec), AVRO
+        return json_value(outgoing.body, person), JSON
 
     def _send(self, letters: Sequence[_Letter], published: Published) -> None:
         """Send to outsiders, unless we may have lost the partitions, be it since the log was written (rule 15)."""

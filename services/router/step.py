@@ -1,42 +1,46 @@
 """The router as a step: reads a batch, has it decided, commits it once, and publishes what was committed.
 
-No rule of the trade is here: those are in `domain`. Here is the order of effects, which is protocol.md's: heads and
-clock, leads, decision, one transaction, then the relay, then the mark (which rides on the next commit).
+No rule of the trade is here: those are in `domain`, and how a partition's inputs become entries is in `chain`. Here
+is the order of effects, which is protocol.md's: heads and clock, leads, decision, one transaction, then the relay, then
+the mark (which rides on the next commit).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from services.bus.logging import told
 from services.bus.ports import Record, Stopped, TopicPartition
 from services.contract.codec import Codec
-from services.contract.entries import Entry, hash_of
-from services.contract.events import LeadClosed, LeadSold, WindowKind
-from services.contract.inputs import Input, QualifiedLead, TimerDue
-from services.contract.market import Market, Mode
+from services.contract.entries import hash_of
+from services.contract.inputs import CloseAuction, MoveMoney
 from services.contract.topics import Topics
+from services.router.auction_clock import AuctionClock
 from services.router.batch import OWN, Caused, PartitionBatch, Started, batches_of, start
-from services.router.domain import Conditions, Decision, decide, fail
-from services.router.lead import Lead, State
-from services.router.orders import OrderBook
+from services.router.bidders import Bidders
+from services.router.chain import CLOCK_JUMP_MAX_MS, Chain, Markets, Surroundings
+from services.router.counters import Counters, Room
+from services.router.metrics import RouterMetrics
 from services.router.ports import (
     FOR_GOOD,
-    NEVER_CLOSED,
-    CloseRow,
+    NO_DRAWS,
+    AuctionRow,
+    CounterRow,
+    Draws,
     Head,
-    LogRow,
+    LimitsShort,
     LogTail,
     Mark,
+    MoneyRow,
     Overtaken,
     PartitionCommit,
     PromiseBroken,
     RouterStore,
-    SaleRow,
     Snapshot,
     StartAgain,
     TryAgain,
@@ -46,25 +50,16 @@ from services.router.relay import Committed, FailedDelivery, NotAlive, Relay, Re
 ATTEMPTS_MAX = 5
 LOST_IN_A_ROW_MAX = 10
 FAILED_IN_A_ROW_MAX = 10
-CLOCK_JUMP_MAX_MS = 60_000
+DECIDED_AHEAD_MAX = 2
+"""So often a batch is decided on counters that nobody has locked; then on counters that it has locked itself."""
+
+LOCKS_MAX = 10
 PUBLISHED_AT_ONCE_MAX = 1_000
 RETRY_EACH_S = 1.0
 RETRY_AT_MOST_EACH_S = 16.0
 DROP_EACH_S = 3_600.0
 
 _log = structlog.get_logger("gavel.router")
-
-
-class Markets(Protocol):
-    """The versions of the market, kept for good."""
-
-    def market(self, version: int) -> Market:
-        """Read a version."""
-        ...
-
-    def books(self, version: int) -> Mapping[str, OrderBook]:
-        """Index the orders of a version, by lead type."""
-        ...
 
 
 @dataclass(slots=True)
@@ -88,10 +83,37 @@ class _ClockReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """One partition's batch, decided: the rows to commit, and what to publish once they are."""
+    """One partition's batch, decided: the rows to commit, and what is to be done once they are."""
 
     commit: PartitionCommit
-    committed: Sequence[Committed]
+    chain: Chain
+
+
+@dataclass(slots=True)
+class _Work:
+    """A batch of all partitions: what it starts from, and how it is decided at present."""
+
+    snapshot: Snapshot
+    read_at_s: float
+    started: dict[int, Started]
+    failed: frozenset[str] = frozenset()
+    decided: dict[int, _Decided] = field(default_factory=dict)
+    draws: Draws = NO_DRAWS
+    times_short: int = 0
+
+    def drop(self, partitions: Collection[int]) -> None:
+        """Go on without partitions that others have moved on."""
+        for partition in partitions:
+            self.started.pop(partition)
+            self.decided.pop(partition, None)
+
+    def commits(self) -> list[PartitionCommit]:
+        """Give the rows of all partitions."""
+        return [item.commit for item in self.decided.values()]
+
+
+class _MoreToLock(Exception):
+    """A batch that is decided under locks draws on counters that are not among those locked."""
 
 
 class Router:
@@ -107,8 +129,13 @@ class Router:
         topics: Topics,
         log_tail: LogTail,
         monotonic_s: Callable[[], float],
+        partitions: int | None = None,
+        metrics: RouterMetrics | None = None,
     ) -> None:
-        """Take everything it works on; nothing is opened or read here."""
+        """Take everything it works on; nothing is opened or read here.
+
+        `partitions`: how many there are in all (None: those that it owns), of which a buyer's limit of pings is shared.
+        """
         self._store = store
         self._relay = relay
         self._markets = markets
@@ -124,6 +151,11 @@ class Router:
         self._retry_at_s = 0.0
         self._retry_each_s = RETRY_EACH_S
         self._drop_at_s = monotonic_s() + DROP_EACH_S
+        self._partitions = partitions
+        self._metrics = metrics or RouterMetrics(CollectorRegistry())
+        self._counters = Counters()
+        self._bidders = Bidders()
+        self._auctions = AuctionClock()
 
     # The step
 
@@ -144,12 +176,14 @@ class Router:
     def _take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         positions: dict[TopicPartition, int | None] = {}
         heads = self._store.heads([where.partition for where in assigned])
+        auctions = self._store.auctions(heads)
         topic_id = self._log_tail.topic_id()
         for partition, head in sorted(heads.items()):
             self._require_topic(head, topic_id)
             self._require_origin(head)
             self._relay.take_over(partition)
-            self._answers_until[partition] = self._log_tail.commands_end(partition)
+            self._hold_back(head)
+            self._auctions.begin(partition, [row for row in auctions if row.partition == partition])
             self._owned[partition] = _Owned(
                 head.version, head.published_seq, is_behind=head.published_seq < head.seq
             )
@@ -167,6 +201,7 @@ class Router:
         for where in revoked:
             self._owned.pop(where.partition, None)
             self._relay.release(where.partition)
+            self._auctions.drop(where.partition)
 
     def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
         """Decide, commit and publish a batch."""
@@ -179,7 +214,7 @@ class Router:
         }
         again |= (batches.keys() & self._owned.keys()) - ready.keys()
         again |= self._turn(self._with_own(ready))
-        self._drop_old_log_ranges()
+        self._drop_what_is_old()
         return self._subscribed(again | self._retry_undelivered())
 
     def idle(self) -> Collection[TopicPartition]:
@@ -187,13 +222,52 @@ class Router:
         again = self._catch_up()
         again |= self._turn(self._with_own({}))
         again |= self._move_marks()
-        self._drop_old_log_ranges()
+        self._drop_what_is_old()
         return self._subscribed(again | self._retry_undelivered())
 
+    def due_in_s(self) -> float | None:
+        """Say when the next auction closes, so that the step is called then; None where none is open."""
+        next_ms = self._auctions.next_ms(self._closing_partitions())
+        if next_ms is None:
+            return None
+        return max(0.0, (next_ms - self._now_ms()) / 1_000) if self._clock is not None else 0.0
+
     def _with_own(self, batches: Mapping[int, PartitionBatch]) -> dict[int, PartitionBatch]:
-        """Add partitions that nothing came for, but that the router itself has found something in."""
+        """Add what the router itself has found, and partitions that nothing else came for."""
         own = {at: PartitionBatch() for at, owned in self._owned.items() if owned.own and not owned.is_behind}
-        return {**own, **batches}
+        ready = {**own, **batches}
+        for partition, closings in self._due_closings(ready).items():
+            ready.setdefault(partition, PartitionBatch()).closings = closings
+        return ready
+
+    def _due_closings(self, batches: Mapping[int, PartitionBatch]) -> dict[int, list[Caused]]:
+        """Close the auctions that seem to be due; by the clock read with the batch, some may prove to be early."""
+        now_ms = FOR_GOOD if self._clock is None else self._now_ms()
+        found: dict[int, list[Caused]] = {}
+        for partition in {*self._closing_partitions(), *batches}:
+            due = self._auctions.due(partition, now_ms)
+            if due:
+                found[partition] = [Caused(OWN, _closing(row)) for row in due]
+        return found
+
+    def _closing_partitions(self) -> Collection[int]:
+        """Name the partitions whose auctions may be closed: no answer from before the take-over is left to read."""
+        return [
+            at for at, owned in self._owned.items() if not owned.is_behind and at not in self._answers_until
+        ]
+
+    def _now_ms(self) -> int:
+        """Estimate the database's clock by ours; the next read tells."""
+        assert self._clock is not None
+        passed_s = self._monotonic_s() - self._clock.answered_at_s
+        return self._clock.now_ms + round(passed_s * 1_000)
+
+    def _hold_back(self, head: Head) -> None:
+        """Let nothing end that is answered until the commands are read that are there now (rule 27)."""
+        until = self._log_tail.commands_end(head.partition)
+        self._answers_until.pop(head.partition, None)
+        if head.next_command < until:
+            self._answers_until[head.partition] = until
 
     # Taking over
 
@@ -266,13 +340,11 @@ class Router:
         for partition, batch in batches.items():
             batch.own = [Caused(OWN, failed.report) for failed in reported[partition]]
         try:
-            asked_at_s = self._monotonic_s()
-            snapshot = self._store.read(sorted(batches), _lead_ids(batches))
-            self._check_clock(_ClockReading(snapshot.now_ms, asked_at_s, self._monotonic_s()))
-            decided, again = self._decide(batches, snapshot)
-            again |= self._commit(batches, snapshot, decided)
-            self._relay.forget([failed.row for partition in decided for failed in reported[partition]])
-            self._publish([entry for item in decided.values() for entry in item.committed])
+            work, again = self._read(batches)
+            self._decide(work)
+            again |= self._commit(work)
+            self._relay.forget([failed.row for partition in work.decided for failed in reported[partition]])
+            self._publish([entry for item in work.decided.values() for entry in item.chain.committed])
         except NotAlive:
             return set(batches)
         except (StartAgain, TryAgain) as error:
@@ -287,18 +359,23 @@ class Router:
             raise Stopped(f"{self._lost_in_a_row} transactions in a row were lost") from error
         _log.warning("transaction_lost", in_a_row=self._lost_in_a_row, error=told(error))
 
-    def _decide(
-        self, batches: Mapping[int, PartitionBatch], snapshot: Snapshot
-    ) -> tuple[dict[int, _Decided], set[int]]:
-        decided: dict[int, _Decided] = {}
-        again: set[int] = set()
-        for partition, batch in sorted(batches.items()):
-            started = self._started(snapshot.heads[partition], batch)
-            if started is None:
-                again.add(partition)
-            else:
-                decided[partition] = self._decide_partition(snapshot, partition, started, failed=frozenset())
-        return decided, again
+    def _read(self, batches: Mapping[int, PartitionBatch]) -> tuple[_Work, set[int]]:
+        """Read what the batch is decided on, all of it at once; name the partitions that can't be decided."""
+        asked_at_s = self._monotonic_s()
+        snapshot = self._store.read(
+            sorted(batches),
+            _lead_ids(batches),
+            counters=self._counters.to_read(asked_at_s),
+            money=_moves(batches),
+        )
+        self._check_clock(_ClockReading(snapshot.now_ms, asked_at_s, self._monotonic_s()))
+        self._counters.learn(snapshot.counters, asked_at_s)
+        started = {
+            partition: self._started(snapshot.heads[partition], batch)
+            for partition, batch in sorted(batches.items())
+        }
+        ready = {partition: found for partition, found in started.items() if found is not None}
+        return _Work(snapshot, asked_at_s, ready), started.keys() - ready.keys()
 
     def _started(self, head: Head, batch: PartitionBatch) -> Started | None:
         """Give the inputs to decide, unless another owner has moved the head or its mark (rules 1, 3 and 16)."""
@@ -307,50 +384,91 @@ class Router:
             return None
         return start(batch, head)
 
-    def _decide_partition(
-        self, snapshot: Snapshot, partition: int, started: Started, *, failed: frozenset[str]
-    ) -> _Decided:
-        head = snapshot.heads[partition]
-        deciding = _Chain(head, snapshot, self._markets, self._codec, failed)
-        holds_offers = started.next_command < self._answers_until[partition]
+    def _decide(self, work: _Work, *, reads: bool = True) -> None:
+        """Decide all partitions, one behind the other, as they may draw on the same limits.
+
+        Where leads are passed over for limits that were read too long ago, these are read and all is decided again.
+        """
+        room = self._decide_once(work)
+        stale = room.stale(work.read_at_s) if reads else ()
+        if stale:
+            work.read_at_s = self._monotonic_s()
+            self._counters.learn(self._store.counters(stale), work.read_at_s)
+            room = self._decide_once(work)
+        self._counters.note_short(room.short, work.read_at_s)
+
+    def _decide_once(self, work: _Work) -> Room:
+        market = self._markets.market(work.snapshot.market_version)
+        room = Room(self._counters, market)
+        owned = len(self._owned)
+        surroundings = Surroundings(
+            snapshot=work.snapshot,
+            markets=self._markets,
+            codec=self._codec,
+            failed=work.failed,
+            room=room,
+            invitations=self._bidders.invitations(
+                market, owned=owned, partitions=self._partitions or owned, now_s=work.read_at_s
+            ),
+        )
+        work.decided = {
+            partition: self._decide_partition(surroundings, partition, started)
+            for partition, started in work.started.items()
+        }
+        work.draws = room.draws()
+        return room
+
+    def _decide_partition(self, surroundings: Surroundings, partition: int, started: Started) -> _Decided:
+        head = surroundings.snapshot.heads[partition]
+        chain = Chain(head, surroundings)
+        holds_back = started.next_command < self._answers_until.get(partition, 0)
         for caused in started.inputs:
-            if not (holds_offers and deciding.would_end_offer(caused.subject)):
-                deciding.add(caused)
+            if holds_back and chain.would_end_what_is_answered(caused.subject):
+                continue
+            if isinstance(caused.subject, CloseAuction) and self._is_early(caused.subject, chain.now_ms):
+                continue
+            chain.add(caused)
         mark = self._owned[partition].mark
         after = replace(
             head,
             next_qualified=started.next_qualified,
             next_command=started.next_command,
             next_timer=started.next_timer,
-            seq=deciding.seq,
-            hash=deciding.hash,
-            decided_at_ms=deciding.now_ms,
-            market_version=snapshot.market_version,
+            seq=chain.seq,
+            hash=chain.hash,
+            decided_at_ms=chain.now_ms,
+            market_version=surroundings.snapshot.market_version,
             published_seq=mark.after_seq if mark else head.published_seq,
         )
-        return _Decided(deciding.commit(after, mark), deciding.committed)
+        return _Decided(chain.commit(after, mark), chain)
 
-    def _commit(
-        self, batches: Mapping[int, PartitionBatch], snapshot: Snapshot, decided: dict[int, _Decided]
-    ) -> set[int]:
-        """Commit what is decided, less what others have moved on; `decided` is left with what was committed."""
+    def _is_early(self, closing: CloseAuction, now_ms: int) -> bool:
+        closes_at_ms = self._auctions.closes_at_ms(closing.lead_id)
+        return closes_at_ms is not None and now_ms < closes_at_ms
+
+    def _commit(self, work: _Work) -> set[int]:
+        """Commit what is decided, less what others have moved on; `work` is left with what was committed."""
         again: set[int] = set()
-        failed: frozenset[str] = frozenset()
         attempts = 0
-        while decided:
+        while work.started:
             try:
-                self._store.commit([item.commit for item in decided.values()])
+                rows = self._commit_once(work)
+                self._counters.learn(rows, self._monotonic_s())
                 break
             except Overtaken as overtaken:
                 again |= overtaken.partitions
-                for partition in overtaken.partitions:
-                    decided.pop(partition)
+                work.drop(overtaken.partitions)
+                if work.draws.rows:
+                    self._decide(work)
             except PromiseBroken as broken:
-                failed = self._failing(broken, failed)
-                for partition in decided:
-                    started = start(batches[partition], snapshot.heads[partition])
-                    assert started is not None
-                    decided[partition] = self._decide_partition(snapshot, partition, started, failed=failed)
+                work.failed = self._failing(broken, work.failed)
+                self._decide(work)
+            except LimitsShort as short:
+                work.times_short += 1
+                self._metrics.limits_short.inc()
+                self._counters.learn(short.rows, self._monotonic_s())
+                if work.times_short < DECIDED_AHEAD_MAX:
+                    self._decide(work)
             except TryAgain as error:
                 attempts += 1
                 if attempts >= ATTEMPTS_MAX:
@@ -358,11 +476,49 @@ class Router:
                         f"a commit did not get its locks in {attempts} attempts: {error}"
                     ) from error
         self._lost_in_a_row = 0
-        if not failed and any(item.committed for item in decided.values()):
+        if not work.failed and any(item.chain.committed for item in work.decided.values()):
             self._failed_in_a_row = 0
-        for partition, item in decided.items():
-            self._owned[partition] = _Owned(item.commit.before.version + 1, item.commit.after.published_seq)
+        for partition, item in work.decided.items():
+            self._follow(partition, item)
         return again
+
+    def _commit_once(self, work: _Work) -> Sequence[CounterRow]:
+        """Decide first and commit then, as long as that may work; otherwise decide under locks (rule 6)."""
+        if work.times_short < DECIDED_AHEAD_MAX:
+            return self._store.commit(work.commits(), work.draws)
+        self._metrics.locked_batches.inc()
+        locked = {row.counter for row in work.draws.rows}
+
+        def decide_locked(rows: Sequence[CounterRow]) -> tuple[Sequence[PartitionCommit], Draws]:
+            self._counters.learn(rows, self._monotonic_s())
+            self._decide(work, reads=False)
+            if not locked.issuperset(row.counter for row in work.draws.rows):
+                raise _MoreToLock
+            return work.commits(), work.draws
+
+        for _ in range(LOCKS_MAX):
+            try:
+                return self._store.commit_locked(list(work.started), sorted(locked), decide_locked)
+            except _MoreToLock:
+                locked.update(row.counter for row in work.draws.rows)
+        raise Stopped(f"a batch drew on more and more limits, {len(locked)} by now")
+
+    def _follow(self, partition: int, item: _Decided) -> None:
+        """Remember what was committed."""
+        before, after = item.commit.before, item.commit.after
+        self._owned[partition] = _Owned(before.version + 1, after.published_seq)
+        if after.next_command >= self._answers_until.get(partition, 0):
+            self._answers_until.pop(partition, None)
+        for lead_id in item.commit.auctions_ended:
+            self._auctions.ended(lead_id)
+        for row in item.commit.auctions_opened:
+            self._auctions.opened(row)
+        for change in self._bidders.follow(item.chain.bidding, self._monotonic_s()):
+            self._metrics.breakers.labels("opened" if change.is_open else "closed").inc()
+            _log.warning("breaker_opened" if change.is_open else "breaker_closed", buyer=change.buyer_id)
+        for delay_ms in item.chain.close_delays_ms:
+            self._metrics.auction_close_seconds.observe(delay_ms / 1_000)
+        self._metrics.passed_over.inc(item.chain.passed_over)
 
     def _failing(self, broken: PromiseBroken, failed: frozenset[str]) -> frozenset[str]:
         """Close one lead as failed; a second one in a batch, or the tenth in a row, stops the worker (rule 9)."""
@@ -409,18 +565,19 @@ class Router:
             owned.published_seq, owned.mark = mark.after_seq, None
         return set()
 
-    def _drop_old_log_ranges(self) -> None:
-        """Let the table's old ranges go; the topic keeps everything (rule 21)."""
+    def _drop_what_is_old(self) -> None:
+        """Let the table's old ranges of the log go, as the topic keeps everything (rule 21), and counters long over."""
         now_s = self._monotonic_s()
         if now_s < self._drop_at_s:
             return
         self._drop_at_s = now_s + DROP_EACH_S
         try:
             dropped = self._store.drop_old_log_ranges()
+            counters = self._store.drop_old_counters()
         except (StartAgain, TryAgain):
             return
-        if dropped:
-            _log.info("log_ranges_dropped", ranges=list(dropped))
+        if dropped or counters:
+            _log.info("old_rows_dropped", log_ranges=list(dropped), counters=counters)
 
     def _retry_undelivered(self) -> set[int]:
         if self._monotonic_s() < self._retry_at_s or not self._relay.has_behind():
@@ -464,134 +621,22 @@ class Router:
         return [TopicPartition(self._topics.qualified, partition) for partition in sorted(partitions)]
 
 
-class _Chain:
-    """One partition's entries in the making, each chained to the one before."""
-
-    def __init__(
-        self, head: Head, snapshot: Snapshot, markets: Markets, codec: Codec, failed: frozenset[str]
-    ) -> None:
-        self.seq = head.seq
-        self.hash = head.hash
-        self.now_ms = max(snapshot.now_ms, head.decided_at_ms)
-        self.committed: list[Committed] = []
-        self._head = head
-        self._codec = codec
-        self._markets = markets
-        self._failed = failed
-        self._version = snapshot.market_version
-        self._states: dict[str, State] = {}
-        self._stored = snapshot.leads
-        self._sales: list[SaleRow] = []
-        self._closes: list[CloseRow] = []
-        self._conditions: dict[int, Conditions] = {}
-        if snapshot.market_version < head.market_version:
-            raise Stopped(
-                f"the market is at version {snapshot.market_version}, but partition {head.partition} was decided under "
-                f"{head.market_version} before: the database was restored?"
-            )
-        if head.decided_at_ms > snapshot.now_ms + CLOCK_JUMP_MAX_MS:
-            raise Stopped(
-                f"partition {head.partition} was decided {(head.decided_at_ms - snapshot.now_ms) / 1_000:.0f} s in the "
-                "future: the database's clock went back"
-            )
-
-    def would_end_offer(self, subject: Input) -> bool:
-        """Tell whether it is a timer of an offer, to which an answer may stand among the commands not read yet.
-
-        Such a timer is passed over: resale sends it again (rule 27).
-        """
-        state = self._states.get(subject.lead_id) or self._stored.get(subject.lead_id)
-        if not isinstance(subject, TimerDue) or not isinstance(state, Lead):
-            return False
-        window = state.window(WindowKind.ACCEPTANCE)
-        return window is not None and window.number == subject.window_number
-
-    def add(self, caused: Caused) -> None:
-        """Decide one input, on the state that the batch so far has made."""
-        lead_id = caused.subject.lead_id
-        state = self._states[lead_id] if lead_id in self._states else self._stored.get(lead_id)
-        conditions = self._conditions_for(state, caused)
-        choose = fail if lead_id in self._failed else decide
-        decision = choose(state, caused.subject, conditions)
-        if decision.events:
-            self._append(caused, decision)
-
-    def commit(self, after: Head, mark: Mark | None) -> PartitionCommit:
-        """Give the rows."""
-        return PartitionCommit(
-            before=self._head,
-            after=after,
-            mark=mark,
-            log=[committed.row for committed in self.committed],
-            new_leads={
-                lead_id: state for lead_id, state in self._states.items() if lead_id not in self._stored
-            },
-            changed_leads={
-                lead_id: state for lead_id, state in self._states.items() if lead_id in self._stored
-            },
-            sales=self._sales,
-            closes=self._closes,
-        )
-
-    def _conditions_for(self, state: State, caused: Caused) -> Conditions:
-        subject = caused.subject
-        version = self._version
-        if isinstance(state, Lead):
-            version = state.market_version
-        elif isinstance(subject, QualifiedLead):
-            version = subject.market_version
-        if version > self._version:
-            raise Stopped(
-                f"lead {subject.lead_id} was accepted under market version {version}, which is not known yet"
-            )
-        if version not in self._conditions:
-            self._conditions[version] = Conditions(
-                market=self._markets.market(self._version),
-                books=self._markets.books(self._version),
-                accepted_market=self._markets.market(version),
-                no_room=frozenset(),
-                now_ms=self.now_ms,
-            )
-        return self._conditions[version]
-
-    def _append(self, caused: Caused, decision: Decision) -> None:
-        self.seq += 1
-        lead_id = caused.subject.lead_id
-        entry = Entry(
-            seq=self.seq,
-            prev_hash=self.hash,
-            cause=caused.cause,
-            market_version=self._version,
-            no_room=(),
-            lead_id=lead_id,
-            decided_at_ms=self.now_ms,
-            events=tuple(self._codec.encode_body(event) for event in decision.events),
-        )
-        value = self._codec.encode(entry)
-        self.hash = hash_of(value)
-        row = LogRow(self._head.partition, self.seq, lead_id, self.now_ms, value)
-        self.committed.append(Committed(row=row, entry=entry, events=decision.events))
-        if decision.state is not None:
-            self._states[lead_id] = decision.state
-        self._add_rows(lead_id, decision)
-
-    def _add_rows(self, lead_id: str, decision: Decision) -> None:
-        first_closed_until_ms: int | None = None
-        for event in decision.events:
-            match event:
-                case LeadSold():
-                    if first_closed_until_ms is None:
-                        assert isinstance(decision.state, Lead)
-                        first_closed_until_ms = _closed_until_ms(decision.state)
-                    self._sales.append(_sale_row(lead_id, event, self.now_ms, first_closed_until_ms))
-                case LeadClosed():
-                    self._closes.append(CloseRow(lead_id, event.outcome, self.now_ms))
-                case _:
-                    pass
-
-
 def _lead_ids(batches: Mapping[int, PartitionBatch]) -> list[str]:
     return list({caused.subject.lead_id for batch in batches.values() for caused in batch.inputs()})
+
+
+def _moves(batches: Mapping[int, PartitionBatch]) -> list[MoneyRow]:
+    """Name the moves of money whose references may be known."""
+    return [
+        MoneyRow(caused.subject.lead_id, caused.subject.reference)
+        for batch in batches.values()
+        for caused in batch.commands
+        if isinstance(caused.subject, MoveMoney)
+    ]
+
+
+def _closing(row: AuctionRow) -> CloseAuction:
+    return CloseAuction(lead_id=row.lead_id, auction_number=row.auction_number)
 
 
 def _jump_ms(before: _ClockReading, after: _ClockReading) -> float:
@@ -600,25 +645,3 @@ def _jump_ms(before: _ClockReading, after: _ClockReading) -> float:
     least_ms = (after.asked_at_s - before.answered_at_s) * 1_000
     most_ms = (after.answered_at_s - before.asked_at_s) * 1_000
     return passed_ms - min(max(passed_ms, least_ms), most_ms)
-
-
-def _closed_until_ms(lead: Lead) -> int:
-    """Until when the first sale closes the lead to others: what every later sale must come after (rule 8)."""
-    first = lead.sales[0]
-    if first.mode is Mode.SHARED:
-        return NEVER_CLOSED
-    return FOR_GOOD if first.exclusive_until_ms is None else first.exclusive_until_ms
-
-
-def _sale_row(lead_id: str, sold: LeadSold, sold_at_ms: int, closed_until_ms: int) -> SaleRow:
-    return SaleRow(
-        lead_id=lead_id,
-        sale_number=sold.sale_number,
-        buyer_id=sold.buyer_id,
-        order_id=sold.order_id,
-        mode=sold.mode,
-        sales_max=sold.sales_max,
-        price_cents=sold.price_cents,
-        sold_at_ms=sold_at_ms,
-        closed_until_ms=closed_until_ms,
-    )

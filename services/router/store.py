@@ -16,10 +16,15 @@ from services.contract.times import DAY_MS
 from services.router.database import Database, PgConnection
 from services.router.lead import State
 from services.router.ports import (
+    NO_DRAWS,
+    AuctionRow,
     Behind,
+    CounterRow,
+    Draws,
     Head,
     LogRow,
     Mark,
+    MoneyRow,
     PartitionCommit,
     Snapshot,
     UndeliveredRow,
@@ -31,10 +36,18 @@ _MARK = (Bigints, Bigints, Bigints)
 _LOG = (Bigints, Bigints, uuids, Bigints, Byteas)
 _SALE = (uuids, Bigints, Texts, Texts, Texts, Bigints, Bigints, Bigints, Bigints)
 _CLOSE = (uuids, Texts, Bigints)
+_AUCTION = (uuids, Bigints, Bigints, Bigints)
+_MONEY = (uuids, Texts)
+_DRAW = (Texts, Bigints, Bigints, Bigints, Bigints, Bigints, Bigints, Bigints)
 _UNDELIVERED_ROW = (Bigints, Bigints, Bigints, Texts)
 
 LOG_RANGE = 1_000_000
+LOCKED_ENTRIES_MAX = 50_000
+"""A batch that is decided under locks has fewer entries: no range of the log may be made then."""
+
 KEPT_IN_TABLE_MS = 7 * DAY_MS
+COUNTERS_KEPT_MS = 100 * DAY_MS
+COUNTERS_DROPPED_AT_ONCE_MAX = 10_000
 
 _HEAD_COLUMNS = (
     "partition, version, next_qualified, next_command, next_timer, seq, hash, decided_at_ms, market_version, "
@@ -46,8 +59,21 @@ _READ_CLOCK = (
     "(select coalesce(max(version), 0) from market.versions)"
 )
 _READ_LEADS = "select lead_id::text, state from router.leads where lead_id = any(%s)"
+_COUNTER_COLUMNS = "counter_id, used, granted, most, shortfall, market_version, told"
+_READ_COUNTERS = f"select {_COUNTER_COLUMNS} from router.counters where counter_id = any(%s)"
+_READ_MONEY = """
+select m.account_id::text, m.reference from router.money m
+join unnest(%s::uuid[], %s::text[]) as g (account_id, reference) using (account_id, reference)
+"""
+_READ_AUCTIONS = """
+select lead_id::text, partition, auction_number, closes_at_ms from router.auctions where partition = any(%s)
+"""
+_DROP_OLD_COUNTERS = """
+select router.drop_old_counters((extract(epoch from clock_timestamp()) * 1000)::bigint - %s, %s)
+"""
 # Each is one statement, one round trip and one transaction; what it does, in which order, is in the migration.
-_COMMIT = f"select router.commit_batch({', '.join(['%s'] * 37)})"
+_COMMIT = f"select {_COUNTER_COLUMNS} from router.commit_batch({', '.join(['%s'] * 54)})"
+_LOCK_COUNTERS = f"select {_COUNTER_COLUMNS} from router.lock_counters(%s, %s)"
 _MOVE_MARKS = f"select router.move_marks({', '.join(['%s'] * 7)})"
 _ENTRIES = """
 select partition, seq, lead_id::text, decided_at_ms, value from router.log
@@ -89,14 +115,25 @@ class PostgresRouterStore:
         """See `RouterStore`."""
         return self._do(lambda connection: _heads(connection, partitions))
 
-    def read(self, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
-        """See `RouterStore`: three statements, one round trip, the heads first."""
+    def read(
+        self,
+        partitions: Collection[int],
+        lead_ids: Collection[str],
+        *,
+        counters: Collection[str] = (),
+        money: Collection[MoneyRow] = (),
+    ) -> Snapshot:
+        """See `RouterStore`: one statement for each, one round trip, the heads first."""
 
         def read(connection: PgConnection) -> Snapshot:
             with connection.pipeline():
                 heads = connection.execute(_READ_HEADS, [list(partitions)], binary=True)
                 clock = connection.execute(_READ_CLOCK, binary=True)
                 leads = connection.execute(_READ_LEADS, [uuids(lead_ids)], binary=True)
+                rows = (
+                    connection.execute(_READ_COUNTERS, [Texts(counters)], binary=True) if counters else None
+                )
+                known = connection.execute(_READ_MONEY, _columns([*money], _MONEY)) if money else None
             now = clock.fetchone()
             assert now is not None
             return Snapshot(
@@ -104,15 +141,47 @@ class PostgresRouterStore:
                 now_ms=now[0],
                 market_version=now[1],
                 leads={lead_id: state_of(state) for lead_id, state in leads.fetchall()},
+                counters=_counter_rows(rows.fetchall(), counters) if rows else (),
+                money=frozenset(MoneyRow(*row) for row in known.fetchall()) if known else frozenset(),
             )
 
         return self._do(read)
 
-    def commit(self, commits: Sequence[PartitionCommit]) -> None:
+    def counters(self, counters: Collection[str]) -> Sequence[CounterRow]:
+        """See `RouterStore`."""
+        rows = self._do(lambda connection: connection.execute(_READ_COUNTERS, [Texts(counters)]).fetchall())
+        return _counter_rows(rows, counters)
+
+    def auctions(self, partitions: Collection[int]) -> Sequence[AuctionRow]:
+        """See `RouterStore`."""
+        rows = self._do(lambda connection: connection.execute(_READ_AUCTIONS, [list(partitions)]).fetchall())
+        return [AuctionRow(*row) for row in rows]
+
+    def commit(self, commits: Sequence[PartitionCommit], draws: Draws = NO_DRAWS) -> Sequence[CounterRow]:
         """See `RouterStore`."""
         self._add_log_range(max(commit.after.seq for commit in commits))
-        columns = _commit_columns(commits)
-        self._do(lambda connection: connection.execute(_COMMIT, columns))
+        columns = _commit_columns(commits, draws)
+        rows = self._do(lambda connection: connection.execute(_COMMIT, columns).fetchall())
+        return [CounterRow(*row) for row in rows]
+
+    def commit_locked(
+        self,
+        partitions: Collection[int],
+        counters: Collection[str],
+        decide: Callable[[Sequence[CounterRow]], tuple[Sequence[PartitionCommit], Draws]],
+    ) -> Sequence[CounterRow]:
+        """See `RouterStore`."""
+        heads = self.heads(partitions)
+        self._add_log_range(max(head.seq for head in heads.values()) + LOCKED_ENTRIES_MAX)
+
+        def commit(connection: PgConnection) -> Sequence[TupleRow]:
+            with connection.transaction():
+                asked = [Bigints(partitions), Texts(counters)]
+                locked = connection.execute(_LOCK_COUNTERS, asked).fetchall()
+                commits, draws = decide([CounterRow(*row) for row in locked])
+                return connection.execute(_COMMIT, _commit_columns(commits, draws)).fetchall()
+
+        return [CounterRow(*row) for row in self._do(commit)]
 
     def move_marks(self, marks: Sequence[Mark]) -> None:
         """See `RouterStore`."""
@@ -167,6 +236,12 @@ class PostgresRouterStore:
         )
         return [name for (name,) in rows]
 
+    def drop_old_counters(self) -> int:
+        """See `RouterStore`."""
+        asked = [COUNTERS_KEPT_MS, COUNTERS_DROPPED_AT_ONCE_MAX]
+        rows = self._do(lambda connection: connection.execute(_DROP_OLD_COUNTERS, asked).fetchall())
+        return sum(count for (count,) in rows)
+
     def _add_log_range(self, seq: int) -> None:
         """Make the table's next range before it is needed, outside of the commit."""
         if seq + LOG_RANGE // 10 < self._log_range_end:
@@ -201,7 +276,13 @@ def _checked_heads(rows: Iterable[TupleRow], partitions: Collection[int]) -> Map
     return heads
 
 
-def _commit_columns(commits: Sequence[PartitionCommit]) -> list[Column]:
+def _counter_rows(rows: Iterable[TupleRow], asked: Collection[str]) -> Sequence[CounterRow]:
+    """Say of counters that are not there that nothing is used of them."""
+    found = {row[0]: CounterRow(*row) for row in rows}
+    return [found.get(counter) or CounterRow(counter) for counter in asked]
+
+
+def _commit_columns(commits: Sequence[PartitionCommit], draws: Draws) -> list[Column | int]:
     marks = [commit.mark for commit in commits if commit.mark is not None]
     new = [(lead_id, commit) for commit in commits for lead_id in commit.new_leads]
     changed = [item for commit in commits for item in commit.changed_leads.items()]
@@ -216,6 +297,12 @@ def _commit_columns(commits: Sequence[PartitionCommit]) -> list[Column]:
         uuids(lead_id for lead_id, _ in changed),
         Byteas(_bytes_of(state) for _, state in changed),
         *_undelivered_columns(marks),
+        uuids(lead_id for commit in commits for lead_id in commit.upgrades),
+        *_columns([row for commit in commits for row in commit.auctions_opened], _AUCTION),
+        uuids(lead_id for commit in commits for lead_id in commit.auctions_ended),
+        *_columns([row for commit in commits for row in commit.money], _MONEY),
+        *_columns([row._replace(ends_at_ms=row.ends_at_ms or 0) for row in draws.rows], _DRAW),
+        draws.market_version,
     ]
 
 

@@ -21,19 +21,31 @@ from services.cli.commands import COMMANDS
 from services.contract.codec import SCHEMAS, stored_schemas
 from services.contract.entries import Entry
 from services.contract.events import (
+    AuctionClosed,
+    AuctionEnd,
+    AuctionOpened,
+    BidOutcome,
     Disposition,
     FailureReason,
     LeadSold,
+    LeadUpgraded,
+    LimitReached,
+    MoneyKind,
+    MoneyMoved,
     OfferMade,
     Outcome,
     RefusalReason,
     RejectionReason,
+    ReturnApproved,
+    ReturnRefusal,
+    VoidReason,
 )
 from services.contract.topics import TopicDeclaration, declarations
 from services.intake.domain import DeclineReason
-from services.market import parsing, plans
+from services.market import buyers, parsing, plans, stages
 from services.router.messages import react
 from tests.support.records import of_json
+from tests.support.telling import validators
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -256,9 +268,9 @@ def _texts_of_the_code() -> Iterator[str]:
 def test_every_key_of_the_market_file_is_told() -> None:
     keys = {
         key
-        for module in (parsing, plans)
+        for module in (buyers, parsing, plans, stages)
         for name, words in vars(module).items()
-        if (name.endswith(("_KEYS", "_KEYS_LATER", "_SELECTION_LATER")) or name == "SECTIONS")
+        if name.endswith(("_KEYS", "_WORDS")) or name == "SECTIONS"
         for key in words
     }
     assert {"sales_max", "caps", "buyers", "ping_post"} <= keys
@@ -266,7 +278,11 @@ def test_every_key_of_the_market_file_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [DeclineReason, RefusalReason, RejectionReason, FailureReason, Disposition, Outcome]
+    "words",
+    [
+        *(DeclineReason, RefusalReason, RejectionReason, FailureReason, Disposition, Outcome),
+        *(AuctionEnd, BidOutcome, VoidReason, ReturnRefusal, MoneyKind),
+    ],
 )
 def test_every_word_that_outsiders_are_told_is_explained(words: type[StrEnum]) -> None:
     assert _unnamed({f"`{word}`" for word in words}, _page("docs/outsiders.md")) == []
@@ -279,8 +295,7 @@ def test_every_example_for_outsiders_is_one_of_ours() -> None:
     assert {record["type"] for record in shown} == sent.keys()
     for record in shown:
         kind = record["type"]
-        if _schema_file(kind).exists():
-            _validator(kind).validate(record)
+        validators()[kind].validate(record)
         if kind == "lead":
             assert record.pop("lead").keys() == {"contact", "details"}, "which the vault has, and not the log"
         if kind != "receipt" or "log" in record:
@@ -296,8 +311,9 @@ def test_every_example_that_outsiders_send_fits_its_schema(topic: str, schema: s
 
 
 def _bodies_sent() -> Iterator[dict[str, Any]]:
-    """Make the router's messages of the stored examples of a sale and an offer."""
-    for kind in (LeadSold, OfferMade):
+    """Make the router's messages of the stored examples of what buyers and sources hear of."""
+    sales = (LeadSold, OfferMade, LeadUpgraded, AuctionOpened, AuctionClosed)
+    for kind in (*sales, ReturnApproved, LimitReached, MoneyMoved):
         event = of_json(kind, json.loads((SCHEMAS / "examples" / f"{kind.__name__}.json").read_text()))
         entry = of_json(Entry, json.loads((SCHEMAS / "examples" / "Entry.json").read_text()))
         yield from (outgoing.body for outgoing in react(entry, [event], 0))

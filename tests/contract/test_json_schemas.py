@@ -14,16 +14,43 @@ from jsonschema.exceptions import ValidationError
 
 from services.contract.codec import SCHEMAS, codec
 from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry
-from services.contract.events import Disposition, Event, LeadClosed, LeadSold, Outcome, RejectionReason
-from services.contract.market import Mode
-from services.intake.answers import _ANSWER, ANSWER_BYTES_MAX, OFFER_NUMBER_MAX, read_answer
+from services.contract.events import (
+    AuctionEnd,
+    BidOutcome,
+    Disposition,
+    Event,
+    FailureReason,
+    LeadClosed,
+    LeadSold,
+    MoneyKind,
+    NoBidReason,
+    Outcome,
+    RefusalReason,
+    RejectionReason,
+    ReturnReason,
+    ReturnRefusal,
+    VoidReason,
+)
+from services.contract.market import Mode, Selection
+from services.intake.answers import (
+    _ANSWER,
+    ANSWER_BYTES_MAX,
+    AUCTION_NUMBER_MAX,
+    OFFER_NUMBER_MAX,
+    PRICE_PATTERN,
+    read_answer,
+)
 from services.intake.domain import Declined, DeclineReason, Identity, Origin, Repeated
 from services.intake.receipts import receipt_json
 from services.intake.submission import SUBMISSION_BYTES_MAX, Submission, Undecodable, read_submission
 from services.router.messages import Channel, react
 from tests.support.submissions import submission
+from tests.support.telling import validators
 
-NAMES = ("submission", "answer", "receipt", "lead", "notice", "offer")
+NAMES = (
+    *("submission", "answer", "receipt", "lead", "notice", "upgraded"),
+    *("offer", "ping", "auction_result", "bid_void", "return", "limit_reached", "account"),
+)
 LEAD = "7e57ab1e-0000-5000-8000-000000000001"
 AT_MS = 1_790_000_000_000
 LIMITS = ("minLength", "maxLength", "minimum", "maximum", "maxItems", "maxProperties", "required")
@@ -117,10 +144,17 @@ def test_submission_that_the_schema_forbids_is_declined(changes: dict[str, Any])
 
 def answers() -> list[dict[str, Any]]:
     offer = {"lead_id": LEAD, "offer_number": OFFER_NUMBER_MAX}
+    auction = {"lead_id": LEAD, "auction_number": AUCTION_NUMBER_MAX}
     return [
         {"type": "accept_offer", **offer},
         *({"type": "reject_offer", **offer, "reason": reason} for reason in RejectionReason),
         *({"type": "disposition", "lead_id": LEAD, "disposition": each} for each in Disposition),
+        {"type": "bid", **auction, "exclusive": "85.00", "shared": "34"},
+        {"type": "bid", **auction, "exclusive": None, "shared": "1000000.00"},
+        {"type": "bid", **auction, "exclusive": "0.01"},
+        *({"type": "no_bid", **auction, "reason": reason} for reason in NoBidReason),
+        {"type": "upgrade", "lead_id": LEAD},
+        *({"type": "return", "lead_id": LEAD, "reason": reason} for reason in ReturnReason),
     ]
 
 
@@ -139,6 +173,10 @@ def test_every_answer_that_is_read_is_in_the_schema(answer: dict[str, Any]) -> N
         {"offer_number": 0},
         {"reason": "x"},
         {"disposition": "x"},
+        {"auction_number": 0},
+        {"exclusive": 85.0},
+        {"shared": "0.00"},
+        {"exclusive": None, "shared": None},
         {"n": 1},
     ],
     ids=str,
@@ -148,6 +186,10 @@ def test_no_other_answer_is_in_the_schema_or_read(answer: dict[str, Any], change
     assert errors("answer", changed)
     with pytest.raises(Undecodable):
         read_answer(orjson.dumps(changed), buyer_id="acme", answered_at_ms=AT_MS)
+
+
+def test_prices_of_the_schema_are_those_of_the_door() -> None:
+    assert schema("answer")["$defs"]["price_or_null"]["pattern"] == PRICE_PATTERN
 
 
 def test_answers_of_the_schema_are_those_of_the_model() -> None:
@@ -231,3 +273,52 @@ def test_every_receipt_of_the_router_is_in_the_schema(events: tuple[Event, ...])
     told = [each for each in react(entry, events, 3) if each.channel is Channel.SOURCE_RECEIPTS]
     assert len(told) == 1
     assert not errors("receipt", orjson.loads(orjson.dumps(told[0].body)))
+
+
+def words_of(type: str, key: str) -> set[str]:
+    """Read which words a published record may say under a key."""
+    return set(validators()[type].schema["properties"][key]["enum"])  # type: ignore[index]  # a dict
+
+
+NOT_TOLD_TO_BUYERS = {
+    RefusalReason.UNKNOWN_BUYER,
+    RefusalReason.WRONG_CURRENCY,
+    RefusalReason.RETURN_NOT_ASKED,
+}
+
+
+@pytest.mark.parametrize(
+    ("type", "key", "words"),
+    [
+        ("ping", "selection", {*Selection} - {Selection.DIRECT}),
+        ("auction_result", "ended_by", {*AuctionEnd}),
+        ("auction_result", "outcome", {*BidOutcome, "no_answer"} - {BidOutcome.WON}),
+        ("auction_result", "mode", {*Mode, None}),
+        ("bid_void", "reason", {*VoidReason}),
+        ("return_pending", "reason", {*ReturnReason}),
+        ("return_refused", "reason", {*ReturnRefusal}),
+        ("account", "kind", {*MoneyKind}),
+        ("delivery_failed", "reason", {*FailureReason}),
+        ("refused", "reason", {*RefusalReason} - NOT_TOLD_TO_BUYERS),
+    ],
+)
+def test_schema_names_the_words_of_the_code_and_no_others(type: str, key: str, words: set[str]) -> None:
+    assert words_of(type, key) == words
+
+
+def test_upgrade_has_the_terms_of_a_delivery() -> None:
+    """One reader of terms serves both."""
+    terms = [validators()[type].schema["properties"]["terms"] for type in ("lead", "upgraded")]  # type: ignore[index]  # dicts
+    assert terms[0]["required"] == terms[1]["required"] == list(terms[0]["properties"])
+    assert terms[0]["properties"].keys() == terms[1]["properties"].keys()
+
+
+def test_every_type_of_record_is_in_one_schema_alone() -> None:
+    """A reader finds the schema by what a record says of its type."""
+    types = [
+        one["properties"]["type"]["const"]
+        for name in NAMES
+        if name not in ("submission", "answer")
+        for one in schema(name).get("oneOf", [schema(name)])
+    ]
+    assert sorted(types) == sorted(validators())

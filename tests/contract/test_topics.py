@@ -10,7 +10,7 @@ import yaml
 from services.bus.migrations import STEPS
 from services.contract.codec import SCHEMAS
 from services.contract.topics import TopicDeclaration, Topics, declarations
-from tests.support.records import EVENT_TYPES, RECORD_TYPES
+from tests.support.records import DELIVERED_TYPES, EVENT_TYPES, RECORD_TYPES
 
 OUTSIDERS = {"the source", "the buyer"}
 READERS = {*STEPS, *OUTSIDERS, "anyone inside", "every step"}
@@ -56,14 +56,20 @@ def test_every_topic_of_the_code_is_declared_and_every_declared_one_in_the_code(
 
 @each
 def test_records_are_types_of_the_contract_or_json_for_outsiders(topic: TopicDeclaration) -> None:
-    types = {kind.__name__ for kind in RECORD_TYPES}
+    delivered = {kind.__name__ for kind in DELIVERED_TYPES}
+    inside = {kind.__name__ for kind in RECORD_TYPES} - delivered
     outside = topic.name.startswith(("sources.", "buyers."))
     assert topic.records
     for record in topic.records:
-        if outside:
+        if outside and record.startswith("json:"):
             assert (SCHEMAS / "json" / f"{record.removeprefix('json:')}.schema.json").exists()
         else:
-            assert record in types
+            assert record in (delivered if outside else inside)
+
+
+def test_avro_with_contact_details_goes_to_its_buyer_alone() -> None:
+    delivered = {kind.__name__ for kind in DELIVERED_TYPES}
+    assert [name for name, topic in BY_NAME.items() if delivered & {*topic.records}] == ["buyers.<id>.leads"]
 
 
 @each

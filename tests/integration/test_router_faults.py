@@ -146,6 +146,7 @@ class Rig:
             topics=TOPICS,
             alive=lambda: True,
             is_known=lambda _kind, _id: True,
+            avro_buyers=lambda _version: (),
         )
         router = Router(
             store=store,

@@ -10,16 +10,32 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.billing.accounts import FAILED_DELIVERIES
+from services.billing.domain import postings, totals_of
 from services.billing.memory_store import MemoryLedger, Tables, _write
-from services.billing.rows import Postings
+from services.billing.rows import Postings, TransferKind, TransferRow
 from services.billing.step import Billing
 from services.bus.log_reader import LogReader, Move
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka
 from services.bus.ports import Message, Stopped, TopicPartition
 from services.contract.codec import NotReadable, codec
 from services.contract.entries import EventBody
+from services.contract.ids import account_id_of
 from tests.support.ledger_checks import assert_billed_as_told
-from tests.support.log_builder import TOPIC, LogBuilder, delivery_failed, lead_id, listed, logs, sold
+from tests.support.log_builder import (
+    TOPIC,
+    LogBuilder,
+    delivery_failed,
+    lead_id,
+    listed,
+    logs,
+    money_moved,
+    reported,
+    return_approved,
+    return_requested,
+    sold,
+    upgraded,
+)
 from tests.unit.billing.test_memory_ledger import contents_of
 
 MakeLedger: TypeAlias = Callable[[], MemoryLedger]
@@ -53,6 +69,15 @@ def story() -> LogBuilder:
     log.add(late, listed(), sold(late, buyer_id="elm"))
     log.sell_out(lead_id("between"))
     log.add(late, delivery_failed(sold(late, buyer_id="elm")))
+    upgrade, back = lead_id("upgraded"), lead_id("returned")
+    sale = sold(upgrade, payout_cents=2_401)
+    log.add(upgrade, listed(), sale)
+    log.add(upgrade, upgraded(sale, fee_cents=7_501, payout_cents=4_501))
+    log.add(upgrade, reported(sale))
+    sale = sold(back)
+    log.add(back, listed(payout_cents=1_201), sale, return_requested(sale))
+    log.add(back, return_approved(sale, payout_cents=1_201, automatic=False))
+    log.add(account_id_of("oak"), money_moved())
     return log
 
 
@@ -166,7 +191,8 @@ class ChargesOnReplay(MovesPositionsLater):
         had = len(self.tables.transfers)
         again = [row._replace(transfer_id=f"{had + n}") for n, row in enumerate(rows.transfers)]
         self.tables = replace(self.tables, leads={}, sales={}, sale_numbers=set())
-        super().record(replace(rows, transfers=again, closes=(), failed_deliveries=()), moves)
+        added = replace(rows, transfers=again, closes=(), changes=(), returns=(), return_decisions=())
+        super().record(added, moves)
 
 
 class IgnoresOtherOwners(MemoryLedger):
@@ -175,7 +201,8 @@ class IgnoresOtherOwners(MemoryLedger):
     def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
         """Store without a look."""
         tables = self.tables.copy()
-        _write(Tables(totals=tables.totals), replace(rows, closes=(), failed_deliveries=()))
+        added = replace(rows, closes=(), changes=(), returns=(), return_decisions=())
+        _write(Tables(totals=tables.totals), added)
         tables.transfers.update({row.transfer_id: row for row in rows.transfers})
         tables.positions.update({at: move.after for at, move in moves.items()})
         self.tables = tables
@@ -186,8 +213,62 @@ class CreditsTwice(MemoryLedger):
 
     def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
         """Double the credits."""
-        failed = [row._replace(credited_cents=2 * row.credited_cents) for row in rows.failed_deliveries]
-        super().record(replace(rows, failed_deliveries=failed), moves)
+        changes = [row._replace(credited_cents=2 * row.credited_cents) for row in rows.changes]
+        super().record(replace(rows, changes=changes), moves)
+
+
+class TakesBackTwice(MemoryLedger):
+    """Takes back from sources twice what they earned."""
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Double what is taken back."""
+        changes = [row._replace(payout_back_cents=2 * row.payout_back_cents) for row in rows.changes]
+        super().record(replace(rows, changes=changes), moves)
+
+
+class KeepsOnly(MemoryLedger):
+    """Posts some transfers otherwise, or not at all, with totals to match."""
+
+    @staticmethod
+    def spoil(row: TransferRow) -> TransferRow | None:
+        """Leave it as it is."""
+        return row
+
+    def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
+        """Spoil the transfers."""
+        kept = [spoiled for row in rows.transfers if (spoiled := self.spoil(row)) is not None]
+        super().record(replace(rows, transfers=kept, totals=totals_of(kept)), moves)
+
+
+class ForgetsFees(KeepsOnly):
+    """Upgrades for nothing."""
+
+    @staticmethod
+    def spoil(row: TransferRow) -> TransferRow | None:
+        """Drop the fees."""
+        return None if row.kind is TransferKind.UPGRADE_FEE else row
+
+
+class LosesRoundedCents(KeepsOnly):
+    """Pays sources whole units of currency."""
+
+    @staticmethod
+    def spoil(row: TransferRow) -> TransferRow | None:
+        """Round payouts down."""
+        if row.kind is TransferKind.PAYOUT:
+            return row._replace(amount_cents=row.amount_cents // 100 * 100)
+        return row
+
+
+class CreditsReturnsAsFailures(KeepsOnly):
+    """Mistakes one credit for another."""
+
+    @staticmethod
+    def spoil(row: TransferRow) -> TransferRow | None:
+        """Change the kind."""
+        if row.kind is TransferKind.RETURN_CREDIT:
+            return row._replace(kind=TransferKind.FAILED_DELIVERY_CREDIT, debit_account=FAILED_DELIVERIES)
+        return row
 
 
 def test_planted_position_outside_the_transaction_is_stopped_by_the_transfer_id() -> None:
@@ -218,3 +299,33 @@ def test_planted_blindness_to_other_owners_is_seen_from_outside() -> None:
 def test_planted_credit_above_the_charge_is_stopped() -> None:
     with pytest.raises(Stopped, match="credited_within_charge"):
         worker(published(story()), CreditsTwice()).drain()
+
+
+def test_planted_reversal_above_the_payout_is_stopped() -> None:
+    with pytest.raises(Stopped, match="taken_back_within_earned"):
+        worker(published(story()), TakesBackTwice()).drain()
+
+
+@pytest.mark.parametrize(
+    ("planted", "complaint"),
+    [
+        (ForgetsFees, "what was upgraded"),
+        (LosesRoundedCents, "what they earned"),
+        (CreditsReturnsAsFailures, "what failed"),
+    ],
+)
+def test_planted_wrong_transfers_are_seen_from_outside(planted: MakeLedger, complaint: str) -> None:
+    log, ledger = story(), planted()
+    worker(published(log), ledger).drain()
+    with pytest.raises(AssertionError, match=complaint):
+        assert_billed_as_told(contents_of(ledger), log)
+
+
+def test_planted_return_credited_again_is_stopped_by_its_transfer_id() -> None:
+    log, sale = LogBuilder(partitions=1), sold(lead_id("1"))
+    log.add(lead_id("1"), listed(), sale, return_requested(sale), return_approved(sale))
+    ledger = MemoryLedger()
+    worker(published(log), ledger).drain()
+    (credit,) = (row for row in ledger.tables.transfers.values() if row.kind is TransferKind.RETURN_CREDIT)
+    with pytest.raises(Stopped, match="transfers_pkey"):
+        ledger.record(replace(postings([]), transfers=[credit]), {})

@@ -10,9 +10,23 @@ import pytest
 
 from services.bus.memory import Crash, Faults
 from services.bus.ports import Message, Stopped, TopicPartition, Unacknowledged
-from services.contract.events import Disposition, FailureReason, RejectionReason
+from services.contract.events import (
+    Disposition,
+    FailureReason,
+    NoBidReason,
+    RejectionReason,
+    ReturnReason,
+)
 from services.contract.ids import lead_id_of
-from services.contract.inputs import AcceptOffer, RejectOffer, ReportDisposition
+from services.contract.inputs import (
+    AcceptOffer,
+    DeclineToBid,
+    PlaceBid,
+    RejectOffer,
+    ReportDisposition,
+    ReturnLead,
+    UpgradeSale,
+)
 from services.contract.times import DAY_MS
 from services.intake.ports import Kept, TryAgain
 from services.intake.reading import DEAD_LETTERS_IN_A_ROW_MAX
@@ -43,6 +57,10 @@ def busy_world() -> World:
     world.answer(b"rubbish canary")
     world.answer({"type": "reject_offer", "lead_id": LEAD, "offer_number": 2, "reason": "price"})
     world.answer({"type": "disposition", "lead_id": LEAD, "disposition": "deal"})
+    world.answer({"type": "bid", "lead_id": LEAD, "auction_number": 1, "exclusive": "85.00"})
+    world.answer({"type": "no_bid", "lead_id": LEAD, "auction_number": 2, "reason": "price"})
+    world.answer({"type": "upgrade", "lead_id": LEAD})
+    world.answer({"type": "return", "lead_id": LEAD, "reason": "duplicate"})
     return world
 
 
@@ -77,6 +95,19 @@ def check(world: World) -> None:
         AcceptOffer(lead_id=LEAD, buyer_id="acme", offer_number=1, answered_at_ms=at_ms),
         RejectOffer(lead_id=LEAD, buyer_id="acme", offer_number=2, reason=RejectionReason.PRICE),
         ReportDisposition(lead_id=LEAD, buyer_id="acme", disposition=Disposition.DEAL),
+        PlaceBid(
+            lead_id=LEAD,
+            buyer_id="acme",
+            auction_number=1,
+            exclusive_cents=8500,
+            shared_cents=None,
+            answered_at_ms=at_ms,
+        ),
+        DeclineToBid(
+            lead_id=LEAD, buyer_id="acme", auction_number=2, reason=NoBidReason.PRICE, answered_at_ms=at_ms
+        ),
+        UpgradeSale(lead_id=LEAD, buyer_id="acme", answered_at_ms=at_ms),
+        ReturnLead(lead_id=LEAD, buyer_id="acme", reason=ReturnReason.DUPLICATE, answered_at_ms=at_ms),
     }
     assert world.vault().read(leads).keys() == leads.keys()
     assert world.tables.consents.keys() == {lead_id_of("sunform", "ref-1")}
@@ -100,6 +131,18 @@ def check_canaries(world: World) -> None:
             assert "602200" not in told, where
             assert "85001" not in told, "a detail that no ping shows"
     assert "canary" not in repr(world.tables).lower()
+
+
+def test_a_bid_with_a_number_for_a_price_is_put_aside_with_the_reason() -> None:
+    world = busy_world()
+    world.start().host.drain()
+    world.answer({"type": "bid", "lead_id": LEAD, "auction_number": 1, "exclusive": 85.0})
+    world.start().host.drain()
+    *_, letter = world.kafka.topic(TOPICS.dead_letters(TOPICS.buyer_answers("acme")))
+    headers = dict(letter.headers)
+    assert (
+        headers["dlq.errors.exception.message"] == b'a price is to be a string such as "85.00", not a number'
+    )
 
 
 def test_each_submission_has_its_one_effect() -> None:

@@ -109,9 +109,9 @@ def unpinged_details_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def personal_reference_is_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "services.intake.identity.lead_id_of", lambda _source, reference: f"lead of {reference}"
+        "services.contract.identity.lead_id_of", lambda _source, reference: f"lead of {reference}"
     )
-    monkeypatch.setattr("services.intake.identity.is_personal", lambda _reference: False)
+    monkeypatch.setattr("services.contract.identity.is_personal", lambda _reference: False)
 
 
 def dead_letters_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from services.contract.entries import hash_of
 from services.contract.events import LeadSold
 from services.contract.inputs import QualifiedLead
 from services.contract.market import Market, Mode
-from services.router import batch, domain, messages, relay, selling, step
+from services.router import batch, chain, course, deciding, deliveries, messages, relay, selling, step
 from services.router.memory_store import MemoryRouterStore
-from services.router.ports import Mark, PartitionCommit
+from services.router.ports import Draws, Mark, PartitionCommit
 from tests.stream.test_router import EXCLUSIVE, SHARED, check_promises
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
 from tests.support.routing import TOPICS, World, crashes_at, world
@@ -94,7 +94,7 @@ def _sell_one_more(patch: pytest.MonkeyPatch) -> None:
     def replace_max(sold: Any) -> Any:
         return _Generous(sold)
 
-    patch.setattr(domain, "next_choice", generous)
+    patch.setattr(course, "next_choice", generous)
 
 
 class _Generous:
@@ -118,27 +118,27 @@ def _forget_holders(patch: pytest.MonkeyPatch) -> None:
         found: selling.Choice | None = original(book, sold, stage, book.of_buyers(("b0",)))
         return found
 
-    patch.setattr(domain, "candidates", all_fitting)
-    patch.setattr(domain, "next_choice", one_buyer_again)
+    patch.setattr(course, "candidates", all_fitting)
+    patch.setattr(course, "next_choice", one_buyer_again)
 
 
 def _sell_exclusive_after_disclosure(patch: pytest.MonkeyPatch) -> None:
-    def exclusive(book: Any, sold: Any, stage: Any, fitting: Any) -> selling.Choice | None:
-        return selling._first(book, sold, stage, Mode.EXCLUSIVE, fitting, 0)
+    def exclusive(book: Any, sold: Any, stage: Any, fitting: Any, bids: Any) -> selling.Choice | None:
+        return selling._first(book, sold, stage, Mode.EXCLUSIVE, fitting, 0, bids)
 
     patch.setattr(selling, "_exclusive", exclusive)
 
 
 def _never_close(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(domain._Deciding, "_close", lambda *_: None)
+    patch.setattr(deciding.Deciding, "close", lambda *_: None)
 
 
 def _tell_wrong_maximum(patch: pytest.MonkeyPatch) -> None:
-    def delivery(n: int, entry: Any, partition: int, sold: LeadSold, *rest: Any) -> messages.Outgoing:
-        return original(n, entry, partition, replace(sold, sales_max=sold.sales_max - 1), *rest)
+    def delivery(lead_id: str, at_ms: int, sold: LeadSold, *rest: Any) -> dict[str, Any]:
+        return original(lead_id, at_ms, replace(sold, sales_max=sold.sales_max - 1), *rest)
 
-    original = messages._delivery
-    patch.setattr(messages, "_delivery", delivery)
+    original = deliveries.delivery
+    patch.setattr(messages, "delivery", delivery)
 
 
 def _put_contact_into_a_header(patch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def _put_contact_into_the_log(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignore_compare_and_set(patch: pytest.MonkeyPatch) -> None:
-    def commit(self: MemoryRouterStore, commits: list[PartitionCommit]) -> None:
+    def commit(self: MemoryRouterStore, commits: list[PartitionCommit], draws: Draws) -> Any:
         self.faults.edge("commit")
         for item in commits:
             self.tables.without |= {"listed_once", "one_close_per_lead", "one_sale_per_number"}
@@ -171,6 +171,7 @@ def _ignore_compare_and_set(patch: pytest.MonkeyPatch) -> None:
             for row in item.log:
                 self.tables.log.pop((row.partition, row.seq), None)
             self.tables.write(item)
+        return self.tables.draw(draws)
 
     patch.setattr(MemoryRouterStore, "commit", commit)
 
@@ -216,18 +217,18 @@ def _publish_before_commit(patch: pytest.MonkeyPatch) -> None:
     """Effects before the commit: what was told is decided otherwise after the crash, at another time."""
     original = MemoryRouterStore.commit
 
-    def commit(self: MemoryRouterStore, commits: list[PartitionCommit]) -> None:
+    def commit(self: MemoryRouterStore, commits: list[PartitionCommit], draws: Draws) -> Any:
         self.faults.edge("published too early")
-        original(self, commits)
+        return original(self, commits, draws)
 
     def turn(self: step.Router, batches: Any) -> set[int]:
         for partition, polled in batches.items():
             polled.own = []
             assert partition in self._owned
-        snapshot = self._store.read(sorted(batches), step._lead_ids(batches))
-        decided, again = self._decide(batches, snapshot)
-        self._relay.publish([entry for item in decided.values() for entry in item.committed])
-        self._commit(batches, snapshot, decided)
+        work, again = self._read(batches)
+        self._decide(work)
+        self._relay.publish([entry for item in work.decided.values() for entry in item.chain.committed])
+        self._commit(work)
         return again
 
     patch.setattr(MemoryRouterStore, "commit", commit)
@@ -263,19 +264,19 @@ def _refuse_once(given: World) -> None:
 
 
 def _break_the_chain(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(step, "hash_of", lambda value: hash_of(value[:-1]))
+    patch.setattr(chain, "hash_of", lambda value: hash_of(value[:-1]))
 
 
 def _number_sales_from_the_entry(patch: pytest.MonkeyPatch) -> None:
     """The relay sends with the batch's position for an id, so that a repeat is another sale to its buyer."""
-    original = messages._delivery
+    original = deliveries.delivery
     counted = iter(range(1_000_000))
 
-    def delivery(*told: Any) -> messages.Outgoing:
-        sent = original(*told)
-        return replace(sent, body={**sent.body, "sale_id": f"{sent.body['sale_id']}-{next(counted)}"})
+    def delivery(*told: Any) -> dict[str, Any]:
+        body = original(*told)
+        return {**body, "sale_id": f"{body['sale_id']}-{next(counted)}"}
 
-    patch.setattr(messages, "_delivery", delivery)
+    patch.setattr(messages, "delivery", delivery)
 
 
 BUGS: dict[str, Bug] = {

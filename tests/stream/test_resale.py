@@ -11,13 +11,24 @@ import pytest
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka, MemoryProducer, VirtualClock
 from services.bus.ports import BusFailed, TopicPartition, Unacknowledged
 from services.contract.codec import codec
-from services.contract.events import LeadClosed, Outcome, WindowClosed, WindowKind, WindowOpened
+from services.contract.events import (
+    AuctionOpened,
+    Invitation,
+    LeadClosed,
+    Outcome,
+    WindowClosed,
+    WindowKind,
+    WindowOpened,
+)
+from services.contract.ids import account_id_of
 from services.contract.inputs import TimerDue
+from services.contract.market import Mode, Selection, Sell
 from services.contract.times import HOUR_MS, MINUTE_MS
 from services.contract.topics import Topics
 from services.resale.domain import Due
 from services.resale.memory import MemoryWindows
 from services.resale.timer import LOOK_BURST, ResaleTimer
+from tests.support.log_builder import money_moved
 from tests.support.written_log import WrittenLog
 
 TOPICS = Topics()
@@ -55,10 +66,10 @@ class World:
         """Let time pass for a worker that waits."""
         self.clock.advance(ceil(seconds * 1_000))
 
-    def opens(self, lead_id: str, number: int, in_ms: int) -> int:
+    def opens(self, lead_id: str, number: int, in_ms: int, kind: WindowKind = WindowKind.EXCLUSIVITY) -> int:
         """Open a window in the log; return when it is due."""
         due_at_ms = self.clock.now_ms + in_ms
-        opened = WindowOpened(window_number=number, kind=WindowKind.EXCLUSIVITY, due_at_ms=due_at_ms)
+        opened = WindowOpened(window_number=number, kind=kind, due_at_ms=due_at_ms)
         self.log.append(self.kafka, TOPICS.log, lead_id, opened)
         return due_at_ms
 
@@ -100,6 +111,37 @@ def test_sends_a_window_when_due_and_not_a_millisecond_before() -> None:
     [(lead_id, number, at_ms)] = world.sent()
     assert (lead_id, number) == ("lead-1", 1)
     assert due_at_ms <= at_ms <= due_at_ms + 2
+
+
+@pytest.mark.parametrize("kind", WindowKind)
+def test_holds_windows_of_every_kind(kind: WindowKind) -> None:
+    world = World()
+    host = world.worker()
+    due_at_ms = world.opens("lead-1", 1, in_ms=2_000, kind=kind)
+    host.drain()
+    world.runs(host, 2_100)
+    [(lead_id, number, at_ms)] = world.sent()
+    assert (lead_id, number) == ("lead-1", 1)
+    assert at_ms >= due_at_ms
+
+
+def test_auctions_and_money_open_no_window() -> None:
+    world = World()
+    host = world.worker()
+    auction = AuctionOpened(
+        auction_number=1, stage=0, selection=Selection.PING_POST, sell=Sell.EITHER,
+        bids_until_ms=world.clock.now_ms + 500, closes_at_ms=world.clock.now_ms + 550,
+        floor_exclusive_cents=5_000, floor_shared_cents=None, currency="USD",
+        invited=(Invitation(buyer_id="oak", order_id="oak/auction", modes=(Mode.EXCLUSIVE,)),),
+        sale_number=1, sales_max=3, exclusive_for_ms=None, lead_type="mortgage", quality=50,
+        fields={"state": "NY"}, holders=(), is_test=False,
+    )  # fmt: skip
+    world.log.append(world.kafka, TOPICS.log, "lead-1", auction)
+    world.log.append(world.kafka, TOPICS.log, account_id_of("oak"), money_moved())
+    host.drain()
+    world.runs(host, 2_000)
+    assert world.sent() == []
+    assert world.windows.due(range(PARTITIONS), at_most=10).next_at_ms is None
 
 
 def test_idle_worker_sends_single_windows_within_20_ms_however_they_fall() -> None:

@@ -20,8 +20,9 @@ from services.contract.events import (
     WithdrawalReason,
 )
 from services.contract.inputs import QualifiedLead, WithdrawLead
+from services.router.chain import CLOCK_JUMP_MAX_MS
 from services.router.ports import Head
-from services.router.step import CLOCK_JUMP_MAX_MS, _ClockReading
+from services.router.step import _ClockReading
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
 from tests.support.routing import PARTITIONS, TOPICS, World, crashes_at, world
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 import pytest
@@ -37,6 +38,7 @@ from services.contract.inputs import (
 )
 from services.contract.market import Mode
 from services.router import batch, step
+from services.router.chain import CLOCK_JUMP_MAX_MS
 from services.router.domain import Conditions, decide, fail
 from services.router.lead import State, evolve
 from services.router.memory_store import MemoryRouterStore
@@ -369,7 +371,7 @@ def test_entry_is_never_dated_before_the_one_before_it() -> None:
 
 def test_clock_far_behind_the_head_stops_the_worker() -> None:
     given = world(SHARED)
-    ahead = given.clock.now_ms + step.CLOCK_JUMP_MAX_MS + 1
+    ahead = given.clock.now_ms + CLOCK_JUMP_MAX_MS + 1
     given.tables.heads = {at: Head(partition=at, decided_at_ms=ahead) for at in range(PARTITIONS)}
     given.send(*_leads(1))
     with pytest.raises(Stopped, match="clock went back"):
@@ -383,8 +385,10 @@ def test_worker_that_slept_while_it_was_reading_does_not_blame_the_clock(
     given, slept_s = world(SHARED), [0.0]
     original = MemoryRouterStore.read
 
-    def read(self: MemoryRouterStore, partitions: Collection[int], lead_ids: Collection[str]) -> Snapshot:
-        found = original(self, partitions, lead_ids)
+    def read(
+        self: MemoryRouterStore, partitions: Collection[int], lead_ids: Collection[str], **more: Any
+    ) -> Snapshot:
+        found = original(self, partitions, lead_ids, **more)
         if lead("lead-1").lead_id in lead_ids:
             slept_s[0] += 90.0
             self.clock.advance(90_000)

@@ -78,6 +78,7 @@ def contents_of(owner: psycopg.Connection, schema: str = "billing") -> Contents:
     return Contents(
         leads=_rows(owner, schema, "leads", "lead_id"),
         sales=_rows(owner, schema, "sales", "sale_id"),
+        returns=_rows(owner, schema, "returns", "sale_id, seq"),
         transfers=_rows(owner, schema, "transfers", "transfer_id"),
         totals=_rows(owner, schema, "account_totals", 'account collate "C", currency, partition'),
         positions={

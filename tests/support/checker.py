@@ -1,7 +1,6 @@
 """The checks of a stranger: do the guarantees hold, by what stands in the topics and in the database alone?
 
 It reads with kafka-python, the client that no step uses on its way, and shares with the steps only the contract.
-Guarantee 3 (caps) comes with caps.
 """
 
 from __future__ import annotations
@@ -19,7 +18,18 @@ from psycopg import sql
 
 from services.contract.codec import codec
 from services.contract.entries import Ahead, Broken, Entry, Position, Taken, take
-from services.contract.events import LeadClosed, LeadListed, LeadSold
+from services.contract.events import (
+    AuctionClosed,
+    AuctionEnd,
+    AuctionOpened,
+    BidOutcome,
+    BidPlaced,
+    LeadClosed,
+    LeadListed,
+    LeadSold,
+    LeadUpgraded,
+)
+from services.contract.limits import Limit, limits_of
 from services.contract.market import Market, Mode
 from services.contract.times import decimal_amount, iso_time
 from services.contract.topics import Topics
@@ -43,6 +53,8 @@ def violations(kafka: str, topics: Topics, market: Market, database: str) -> lis
     evidence = gather(kafka, topics, market)
     return [
         *_log_violations(evidence),
+        *_limit_violations(evidence, market, database),
+        *_auction_violations(evidence),
         *_delivery_violations(evidence),
         *_billing_violations(evidence, database),
     ]
@@ -126,15 +138,16 @@ def _log_violations(evidence: Evidence) -> Iterator[str]:
             yield f"lead {lead_id} is in the log and was never accepted"
         if (listed[lead_id], closed[lead_id]) != (1, 1):
             yield f"lead {lead_id} was listed {listed[lead_id]} times and closed {closed[lead_id]} times"
+    upgraded = {entry.lead_id for _, entry, event in _events(evidence) if isinstance(event, LeadUpgraded)}
     sold: dict[str, list[tuple[int, LeadSold]]] = defaultdict(list)
     for _, entry, event in _events(evidence):
         if isinstance(event, LeadSold):
             sold[entry.lead_id].append((entry.decided_at_ms, event))
     for lead_id, sales in sold.items():
-        yield from _sale_violations(lead_id, sales)
+        yield from _sale_violations(lead_id, sales, upgraded)
 
 
-def _sale_violations(lead_id: str, sales: list[tuple[int, LeadSold]]) -> Iterator[str]:
+def _sale_violations(lead_id: str, sales: list[tuple[int, LeadSold]], upgraded: set[str]) -> Iterator[str]:
     buyers = [event.buyer_id for _, event in sales]
     if len(set(buyers)) != len(buyers):
         yield f"lead {lead_id} was sold twice to one buyer: {buyers}"
@@ -144,12 +157,90 @@ def _sale_violations(lead_id: str, sales: list[tuple[int, LeadSold]]) -> Iterato
         yield f"lead {lead_id} has sale numbers {[event.sale_number for _, event in sales]}"
     _, first = sales[0]
     for sold_at_ms, later in sales[1:]:
+        if lead_id in upgraded:
+            yield f"lead {lead_id} was sold to {later.buyer_id} beside an upgrade"
         if later.mode is Mode.EXCLUSIVE:
             yield f"lead {lead_id} was sold exclusive after it was disclosed"
         if first.mode is Mode.EXCLUSIVE and (
             first.exclusive_until_ms is None or sold_at_ms < first.exclusive_until_ms
         ):
             yield f"lead {lead_id} was sold to {later.buyer_id} while it was exclusive to {first.buyer_id}"
+
+
+def _limit_violations(evidence: Evidence, market: Market, database: str) -> Iterator[str]:
+    """Guarantee 3, recomputed from what the log says was drawn; and the router's counters are just that."""
+    used: Counter[str] = Counter()
+    granted: Counter[str] = Counter()
+    limits: dict[str, Limit] = {}
+    orders = {order.id: order for buyer in market.buyers.values() for order in buyer.orders}
+    for _, entry, event in _events(evidence):
+        if isinstance(event, LeadSold | LeadUpgraded):
+            limits |= limits_of(market, orders[event.order_id], entry.decided_at_ms)
+        for draw in getattr(event, "draws", ()):
+            used[draw.counter] += draw.amount
+            granted[draw.counter] += draw.granted
+    for counter, limit in limits.items():
+        if used[counter] > limit.most + granted[counter]:
+            yield f"{counter}: {used[counter]} used of {limit.most} and {granted[counter]} granted"
+    with psycopg.connect(database, autocommit=True) as connection:
+        rows = connection.execute("select counter_id, used, granted from router.counters").fetchall()
+    counted = {counter: (spent, given) for counter, spent, given in rows}
+    for counter in used.keys() | counted.keys():
+        if counted.get(counter, (0, 0)) != (used[counter], granted[counter]):
+            yield f"{counter}: the log says {used[counter]}, {granted[counter]}, the router {counted.get(counter)}"
+
+
+def _auction_violations(evidence: Evidence) -> Iterator[str]:
+    """Each auction is closed once; who wins by a bid pays that bid, which is at or over the floor and was in time."""
+    opened: dict[tuple[str, int], AuctionOpened] = {}
+    closed: Counter[tuple[str, int]] = Counter()
+    bids: dict[tuple[str, int], dict[str, BidPlaced]] = defaultdict(dict)
+    for _, entry, event in _events(evidence):
+        if isinstance(event, AuctionOpened):
+            opened[entry.lead_id, event.auction_number] = event
+        elif isinstance(event, BidPlaced):
+            bids[entry.lead_id, event.auction_number][event.buyer_id] = event
+        elif isinstance(event, AuctionClosed):
+            closed[entry.lead_id, event.auction_number] += 1
+            auction = opened[entry.lead_id, event.auction_number]
+            placed = bids[entry.lead_id, event.auction_number]
+            won = {result.buyer_id for result in event.results if result.outcome is BidOutcome.WON}
+            sales = [sale for sale in codec().events_of(entry) if isinstance(sale, LeadSold)]
+            yield from _untrue_wins(entry.lead_id, auction, placed, won, sales)
+    for lead_id, number in opened:
+        if closed[lead_id, number] != 1:
+            yield f"auction {number} of lead {lead_id} was closed {closed[lead_id, number]} times"
+
+
+def _untrue_wins(
+    lead_id: str, auction: AuctionOpened, placed: dict[str, BidPlaced], won: set[str], sales: list[LeadSold]
+) -> Iterator[str]:
+    bought = {sale.buyer_id: sale for sale in sales}
+    for buyer_id in won - bought.keys():
+        yield f"lead {lead_id}: {buyer_id} won and got nothing"
+    for buyer_id, bid in placed.items():
+        sale = bought.get(buyer_id)
+        if sale is None or sale.auction_number != auction.auction_number:
+            continue
+        exclusive = sale.mode is Mode.EXCLUSIVE
+        price = bid.exclusive_cents if exclusive else bid.shared_cents
+        floor = auction.floor_exclusive_cents if exclusive else auction.floor_shared_cents
+        if sale.price_cents != price or (floor is not None and sale.price_cents < floor):
+            yield f"lead {lead_id}: {buyer_id} bid {price} over {floor} and pays {sale.price_cents}"
+        if bid.answered_at_ms > auction.bids_until_ms:
+            yield f"lead {lead_id}: the bid of {buyer_id} came too late and won"
+
+
+def close_delays_ms(evidence: Evidence) -> list[int]:
+    """How long after its close each auction was decided that ended by time."""
+    opened: dict[tuple[str, int], AuctionOpened] = {}
+    delays = []
+    for _, entry, event in _events(evidence):
+        if isinstance(event, AuctionOpened):
+            opened[entry.lead_id, event.auction_number] = event
+        elif isinstance(event, AuctionClosed) and event.reason is AuctionEnd.TIME_UP:
+            delays.append(entry.decided_at_ms - opened[entry.lead_id, event.auction_number].closes_at_ms)
+    return sorted(delays)
 
 
 def _delivery_violations(evidence: Evidence) -> Iterator[str]:
@@ -173,17 +264,19 @@ def _delivery_violations(evidence: Evidence) -> Iterator[str]:
 
 def _untrue_terms(delivery: dict[str, Any], entry: Entry, sold: LeadSold) -> Iterator[str]:
     terms = delivery["terms"]
+    alone = any(isinstance(event, LeadUpgraded) for event in codec().events_of(entry))
+    mode = Mode.EXCLUSIVE if alone else sold.mode
     told = (delivery["buyer"], terms["mode"], terms["sale_number"], terms["sales_max"], delivery["price"])
-    true = (sold.buyer_id, sold.mode, sold.sale_number, sold.sales_max, decimal_amount(sold.price_cents))
+    true = (sold.buyer_id, mode, sold.sale_number, sold.sales_max, decimal_amount(sold.price_cents))
     if told != true:
         yield f"sale {sold.sale_id}: told {told}, true is {true}"
     until = None if sold.exclusive_until_ms is None else iso_time(sold.exclusive_until_ms)
-    if terms["exclusive_until"] != until or terms["exclusive"] != (sold.mode is Mode.EXCLUSIVE):
+    if terms["exclusive_until"] != until or terms["exclusive"] != (mode is Mode.EXCLUSIVE):
         yield f"sale {sold.sale_id}: told exclusive until {terms['exclusive_until']}, true is {until}"
     if terms["holders"] < sold.sale_number:
         yield f"sale {sold.sale_id}: told {terms['holders']} holders, it is number {sold.sale_number}"
     number = f"number {sold.sale_number} of at most {sold.sales_max}"
-    sentence = "Exclusive" if sold.mode is Mode.EXCLUSIVE else number
+    sentence = "Exclusive" if mode is Mode.EXCLUSIVE else number
     if sentence not in delivery["promise"]:
         yield f"sale {sold.sale_id}: the sentence says {delivery['promise']!r}"
     if delivery["log"]["seq"] != entry.seq:

@@ -5,21 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from services.contract.events import Event
+from services.contract.events import Event, LimitReached, NoBidReason
 from services.contract.fields import canonical
 from services.contract.ids import lead_id_of
-from services.contract.inputs import Input, QualifiedLead, TimerDue
+from services.contract.inputs import (
+    CloseAuction,
+    DeclineToBid,
+    Input,
+    PlaceBid,
+    QualifiedLead,
+    TimerDue,
+)
 from services.contract.market import (
+    BidPrice,
     Buyer,
     FieldKind,
     FieldType,
     FixedPrice,
+    Floor,
     LeadType,
     ListPrice,
     Market,
     Order,
     Plan,
     Prices,
+    Selection,
     Sell,
     Source,
     Stage,
@@ -27,10 +37,12 @@ from services.contract.market import (
     Where,
 )
 from services.router.domain import Conditions, decide
-from services.router.lead import Lead, State, evolve
+from services.router.lead import Auction, Lead, State, evolve
 from services.router.orders import order_books
+from services.router.state_bytes import state_bytes, state_of
 
 NOW_MS = 1_790_000_000_000
+BID_WINDOW_MS = 500
 DETAILS = {
     "state": FieldKind(type=FieldType.US_STATE),
     "bill": FieldKind(type=FieldType.AMOUNT),
@@ -54,6 +66,26 @@ def either_stage(exclusive: int, *shared: int, **options: Any) -> Stage:
     return Stage(sell=Sell.EITHER, prices=Prices(exclusive=exclusive, shared=shared), **options)
 
 
+def bid_stage(
+    sell: Sell = Sell.EITHER,
+    *,
+    exclusive: int | None = None,
+    shared: int | None = None,
+    selection: Selection = Selection.PING_POST,
+    prices: Prices | None = None,
+    **options: Any,
+) -> Stage:
+    """A stage that asks for bids; `exclusive` and `shared` are its floors."""
+    return Stage(
+        sell=sell,
+        prices=prices or Prices(),
+        selection=selection,
+        bid_window_ms=BID_WINDOW_MS,
+        floor=Floor(exclusive=exclusive, shared=shared),
+        **options,
+    )
+
+
 def plan(*stages: Stage, sales_max: int = 3, name: str = "plan", **options: Any) -> Plan:
     """A plan of these stages."""
     return Plan(name=name, stages=stages, sales_max=sales_max, **options)
@@ -68,7 +100,7 @@ def order(
     where: Where = (),
     **options: Any,
 ) -> Order:
-    """A standing order; a price is cents or "list"."""
+    """A standing order; a price is cents, "list" or "bid"."""
     return Order(
         id=f"{buyer_id}/{name}",
         buyer_id=buyer_id,
@@ -79,10 +111,16 @@ def order(
     )
 
 
-def _price(price: int | str | None) -> ListPrice | FixedPrice | None:
-    if price is None:
-        return None
-    return FixedPrice(cents=price) if isinstance(price, int) else ListPrice()
+def _price(price: int | str | None) -> ListPrice | FixedPrice | BidPrice | None:
+    match price:
+        case None:
+            return None
+        case int():
+            return FixedPrice(cents=price)
+        case "bid":
+            return BidPrice()
+        case _:
+            return ListPrice()
 
 
 def market(*plans: Plan, orders: tuple[Order, ...] = (), version: int = 1) -> Market:
@@ -133,7 +171,7 @@ def lead(reference: str = "lead-1", *, received_at_ms: int = NOW_MS, **options: 
 
 @dataclass(slots=True)
 class Story:
-    """One lead, decided input by input; `events` are all that followed so far."""
+    """One lead, decided input by input; `events` are all that followed so far, `entries` tell them by decision."""
 
     market: Market
     now_ms: int = NOW_MS
@@ -141,23 +179,32 @@ class Story:
     events: list[Event] = field(default_factory=list)
     accepted_market: Market | None = None
     no_room: frozenset[str] = frozenset()
+    limits_reached: tuple[LimitReached, ...] = ()
+    entries: list[tuple[int, tuple[Event, ...]]] = field(default_factory=list)
 
     def when(self, subject: Input, *, after_ms: int = 0) -> list[Event]:
         """Decide an input and return the events that follow; evolve must agree with what decide says."""
         self.now_ms += after_ms
-        conditions = Conditions(
+        decision = decide(self.state, subject, self.conditions())
+        evolved = evolve(self.state, subject.lead_id, decision.events, self.now_ms)
+        assert evolved == decision.state, "decide and evolve disagree"
+        if evolved is not None:
+            assert state_of(state_bytes(evolved)) == evolved, "the state's bytes say another state"
+        self.state = decision.state
+        self.events += decision.events
+        self.entries.append((self.now_ms, tuple(decision.events)))
+        return list(decision.events)
+
+    def conditions(self) -> Conditions:
+        """What an input would be decided under now."""
+        return Conditions(
             market=self.market,
             books=order_books(self.market),
             accepted_market=self.accepted_market or self.market,
             no_room=self.no_room,
             now_ms=self.now_ms,
+            limits_reached=self.limits_reached,
         )
-        decision = decide(self.state, subject, conditions)
-        evolved = evolve(self.state, subject.lead_id, decision.events, self.now_ms)
-        assert evolved == decision.state, "decide and evolve disagree"
-        self.state = decision.state
-        self.events += decision.events
-        return list(decision.events)
 
     @property
     def lead(self) -> Lead:
@@ -174,3 +221,48 @@ class Story:
         window = min(self.lead.windows, key=lambda window: window.due_at_ms)
         self.now_ms = max(self.now_ms, window.due_at_ms)
         return self.when(TimerDue(lead_id=self.lead.lead_id, window_number=window.number))
+
+    @property
+    def auction(self) -> Auction:
+        """The auction that is open."""
+        assert self.lead.auction is not None
+        return self.lead.auction
+
+    def bid(
+        self,
+        buyer_id: str,
+        *,
+        exclusive: int | None = None,
+        shared: int | None = None,
+        auction_number: int | None = None,
+        answered_at_ms: int | None = None,
+    ) -> list[Event]:
+        """Place a bid, at once and in the open auction unless told otherwise."""
+        return self.when(
+            PlaceBid(
+                lead_id=self.lead.lead_id,
+                buyer_id=buyer_id,
+                auction_number=auction_number or self.auction.number,
+                exclusive_cents=exclusive,
+                shared_cents=shared,
+                answered_at_ms=self.now_ms if answered_at_ms is None else answered_at_ms,
+            )
+        )
+
+    def no_bid(self, buyer_id: str, *, auction_number: int | None = None) -> list[Event]:
+        """Decline to bid."""
+        return self.when(
+            DeclineToBid(
+                lead_id=self.lead.lead_id,
+                buyer_id=buyer_id,
+                auction_number=auction_number or self.auction.number,
+                reason=NoBidReason.PRICE,
+                answered_at_ms=self.now_ms,
+            )
+        )
+
+    def close_auction(self) -> list[Event]:
+        """Let the open auction's time come."""
+        auction = self.auction
+        self.now_ms = max(self.now_ms, auction.closes_at_ms)
+        return self.when(CloseAuction(lead_id=self.lead.lead_id, auction_number=auction.number))

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.billing.rows import TransferKind
+from services.billing.rows import ReturnDecision
 from services.billing.step import Billing, Ledger
 from services.bus.log_reader import LogReader
 from services.bus.ports import Stopped, TopicPartition
 from services.contract.codec import codec
 from services.contract.entries import Position
-from services.contract.events import Event, Outcome
+from services.contract.events import Disposition, Event, Outcome, ReturnRefusal
+from services.contract.ids import account_id_of
 from tests.support.log_builder import (
     TOPIC,
     LogBuilder,
@@ -26,7 +27,13 @@ from tests.support.log_builder import (
     lead_id,
     listed,
     logs,
+    money_moved,
+    reported,
+    return_approved,
+    return_refused,
+    return_requested,
     sold,
+    upgraded,
 )
 
 LEAD, OTHER = lead_id("1"), lead_id("2")
@@ -47,6 +54,7 @@ SALE_FIELDS = [
     "stage",
     "exclusive_until_ms",
     "is_test",
+    "payout_cents",
 ]
 """What a sale's row has of its event."""
 
@@ -59,6 +67,7 @@ class Contents:
 
     leads: Rows
     sales: Rows
+    returns: Rows
     transfers: Rows
     totals: Rows
     positions: Mapping[int, Position]
@@ -127,7 +136,87 @@ class LedgerSuite:
         reading.read(1, 2)
         (row,) = world.contents().sales
         assert (row["credited_cents"], row["delivery_failed_at_ms"]) == (4_000, log.decided_at_ms)
-        assert {row["kind"] for row in world.contents().transfers} == set(TransferKind)
+        assert [row["amount_cents"] for row in world.contents().transfers] == [4_000, 4_000]
+
+    def test_upgrades_a_sale_of_an_earlier_batch(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(), sold(LEAD, payout_cents=2_400)
+        log.add(LEAD, listed(), sale)
+        log.add(LEAD, upgraded(sale, fee_cents=7_500, payout_cents=4_500))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        reading.read(1, 2)
+        (row,) = world.contents().sales
+        assert (row["upgrade_fee_cents"], row["payout_cents"]) == (7_500, 6_900)
+        assert row["upgraded_at_ms"] == log.decided_at_ms
+
+    def test_refunds_price_and_fee_of_a_return_decided_later(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(), sold(LEAD, payout_cents=2_400)
+        log.add(LEAD, listed(), sale, upgraded(sale, fee_cents=7_500, payout_cents=4_500))
+        log.add(LEAD, return_requested(sale))
+        log.add(LEAD, return_approved(sale, price_cents=11_500, payout_cents=6_900, automatic=False))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 2)
+        (pending,) = world.contents().returns
+        assert (pending["decision"], pending["decided_at_ms"]) == (ReturnDecision.PENDING, None)
+        reading.read(2)
+        (row,), (asked,) = world.contents().sales, world.contents().returns
+        assert (row["credited_cents"], row["payout_back_cents"]) == (11_500, 6_900)
+        assert row["returned_at_ms"] == asked["decided_at_ms"] == log.decided_at_ms
+        assert (asked["decision"], asked["refund_cents"], asked["automatic"]) == (
+            ReturnDecision.APPROVED,
+            11_500,
+            False,
+        )
+
+    def test_refused_return_is_asked_for_again_in_the_batch_of_the_refusal(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(partitions=1), sold(LEAD)
+        log.add(LEAD, listed(), sale, return_requested(sale))
+        log.add(LEAD, return_refused(sale, reason=ReturnRefusal.OPERATOR))
+        log.add(LEAD, return_requested(sale))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        reading.read(1)
+        assert [(row["seq"], row["decision"]) for row in world.contents().returns] == [
+            (1, ReturnDecision.REFUSED),
+            (3, ReturnDecision.PENDING),
+        ]
+
+    def test_takes_back_what_the_lead_earned_where_its_sale_earned_nothing(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(), sold(LEAD)
+        log.add(LEAD, listed(payout_cents=1_200), sale)
+        log.add(LEAD, return_requested(sale), return_approved(sale, payout_cents=1_200))
+        reading = Reading(world.fresh(), log)
+        reading.read(0, 1)
+        reading.read(1)
+        found = world.contents()
+        assert (found.leads[0]["payout_cents"], found.leads[0]["payout_back_cents"]) == (1_200, 1_200)
+        assert (found.sales[0]["payout_cents"], found.sales[0]["payout_back_cents"]) == (0, 0)
+
+    def test_money_paid_in_is_booked_by_its_reference(self, world: LedgerWorld) -> None:
+        log = LogBuilder(partitions=1)
+        odd = "wire\t1\\N"
+        log.add(account_id_of("oak"), money_moved(50_000, reference=odd))
+        Reading(world.fresh(), log).read()
+        (row,) = world.contents().transfers
+        assert (row["reference"], row["sale_id"], row["lead_id"]) == (odd, None, None)
+        assert [tuple(row.values()) for row in world.contents().totals] == [
+            ("buyer:oak", "USD", 0, 0, 50_000),
+            ("cash:deposits", "USD", 0, 50_000, 0),
+        ]
+
+    def test_latest_outcome_of_a_sale_counts_and_contact_is_none(self, world: LedgerWorld) -> None:
+        log, sale = LogBuilder(), sold(LEAD)
+        log.add(LEAD, listed(), sale)
+        for disposition in (Disposition.NO_DEAL, Disposition.DEAL, Disposition.CONTACTED):
+            log.add(LEAD, reported(sale, disposition))
+        reading = Reading(world.fresh(), log)
+        for at in range(4):
+            reading.read(at, at + 1)
+        (row,) = world.contents().sales
+        assert (row["disposition"], row["disposition_at_ms"]) == (
+            Disposition.DEAL,
+            log.decided_at_ms - 1_000,
+        )
 
     def test_adds_to_the_totals_of_earlier_batches(self, world: LedgerWorld) -> None:
         log = LogBuilder(partitions=1)
@@ -204,6 +293,53 @@ class LedgerSuite:
                 (delivery_failed(sold(LEAD)),),
                 id="a-sale-credited-twice",
             ),
+            pytest.param(
+                (listed(), sold(LEAD), upgraded(sold(LEAD))),
+                (upgraded(sold(LEAD)),),
+                id="a-sale-upgraded-twice",
+            ),
+            pytest.param((listed(),), (upgraded(sold(LEAD)),), id="an-upgrade-of-an-unknown-sale"),
+            pytest.param(
+                (listed(), sold(LEAD), delivery_failed(sold(LEAD))),
+                (return_requested(sold(LEAD)), return_approved(sold(LEAD))),
+                id="a-return-of-what-was-credited",
+            ),
+            pytest.param(
+                (listed(), sold(LEAD), return_requested(sold(LEAD)), return_approved(sold(LEAD))),
+                (return_requested(sold(LEAD)), return_approved(sold(LEAD), price_cents=0)),
+                id="a-sale-returned-twice",
+            ),
+            pytest.param(
+                (listed(), sold(LEAD)), (return_approved(sold(LEAD)),), id="a-return-never-asked-for"
+            ),
+            pytest.param(
+                (listed(), sold(LEAD), return_requested(sold(LEAD))),
+                (return_requested(sold(LEAD)),),
+                id="a-return-asked-for-while-pending",
+            ),
+            pytest.param(
+                (listed(), sold(LEAD, payout_cents=100)),
+                (delivery_failed(sold(LEAD), payout_cents=101),),
+                id="more-taken-back-than-the-sale-earned",
+            ),
+            pytest.param(
+                (
+                    listed(payout_cents=100),
+                    sold(LEAD),
+                    sold(LEAD, 2),
+                    return_requested(sold(LEAD)),
+                    return_approved(sold(LEAD), payout_cents=100),
+                ),
+                (return_requested(sold(LEAD, 2)), return_approved(sold(LEAD, 2), payout_cents=1)),
+                id="more-taken-back-than-the-lead-earned",
+            ),
+            pytest.param((listed(),), (reported(sold(LEAD)),), id="an-outcome-of-an-unknown-sale"),
+            pytest.param(
+                (listed(), sold(LEAD)),
+                (reported(sold(LEAD, buyer_id="elm")),),
+                id="an-outcome-of-another-buyer",
+            ),
+            pytest.param((listed(), money_moved()), (money_moved(1),), id="a-reference-used-twice"),
             pytest.param((listed(),), (sold(LEAD, 2, sales_max=1),), id="a-sale-number-above-sales-max"),
             pytest.param((listed(),), (sold(LEAD, price_cents=-1),), id="a-price-below-nothing"),
             pytest.param((listed(),), (sold(LEAD, currency="usd"),), id="a-currency-that-is-none"),

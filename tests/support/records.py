@@ -12,12 +12,19 @@ from typing import Any, get_args, get_type_hints
 
 from hypothesis import strategies as st
 
-from services.contract import announcements, entries, events, inputs
+from services.contract import announcements, deliveries, entries, events, inputs
 from services.contract.codec import SCHEMAS, codec, stored_schemas
 
 EVENT_TYPES: tuple[type, ...] = get_args(events.Event)
 INPUT_TYPES: tuple[type, ...] = (inputs.QualifiedLead, *get_args(inputs.Command), inputs.TimerDue)
-RECORD_TYPES: tuple[type, ...] = (*EVENT_TYPES, *INPUT_TYPES, entries.Entry, announcements.MarketApplied)
+DELIVERED_TYPES: tuple[type, ...] = get_args(deliveries.Delivered)
+RECORD_TYPES: tuple[type, ...] = (
+    *EVENT_TYPES,
+    *INPUT_TYPES,
+    entries.Entry,
+    announcements.MarketApplied,
+    *DELIVERED_TYPES,
+)
 
 
 def raw_schema(type_name: str, version: int) -> Any:

@@ -14,7 +14,7 @@ from services.contract.ids import partition_of
 from services.contract.inputs import Command, QualifiedLead, TimerDue
 from services.contract.market import Market
 from services.contract.topics import Topics
-from services.router.markets import IndexedMarkets
+from services.router.markets import IndexedMarkets, avro_buyers_of
 from services.router.memory_store import MemoryRouterStore, MemoryRouterTables
 from services.router.ports import Head
 from services.router.relay import Relay
@@ -87,6 +87,7 @@ class World:
             is_known=lambda kind, id: (
                 id in (self.market.sources if kind == "sources" else self.market.buyers)
             ),
+            avro_buyers=lambda version: avro_buyers_of(self.earlier.get(version, self.market)),
         )
         router = Router(
             store=store,
@@ -96,6 +97,7 @@ class World:
             topics=TOPICS,
             log_tail=KafkaTail(self.kafka, self.log_topic_id),
             monotonic_s=self.clock.monotonic_s,
+            partitions=PARTITIONS,
         )
         host = MemoryHost(self.kafka, router)
         host.assign([TopicPartition(TOPICS.qualified, partition) for partition in partitions])

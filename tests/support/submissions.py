@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from services.bus.ports import Record
+from services.contract.identity import IdentityKeys
 from services.contract.market import (
     AnyOf,
     Between,
@@ -23,7 +24,6 @@ from services.contract.market import (
     Stage,
 )
 from services.contract.times import DAY_MS
-from services.intake.identity import IdentityKeys
 
 RECEIVED_AT_MS = 1_790_000_000_000
 KEYS = IdentityKeys(b"fingerprint key of the tests".ljust(32))

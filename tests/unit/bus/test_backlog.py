@@ -163,3 +163,32 @@ def test_every_record_is_taken_once_and_in_order(moves: list[str], batch_max: in
 @pytest.mark.parametrize("now_s", [0.0, 0.02, 0.2])
 def test_says_how_long_the_step_may_go_without_a_call(now_s: float) -> None:
     assert backlog().idle_due_in_s(now_s) == pytest.approx(max(0.0, IDLE_EVERY_S - now_s))
+
+
+@pytest.mark.parametrize(
+    ("wake_at_s", "due_in_s"), [(None, IDLE_EVERY_S), (0.003, 0.003), (9.0, IDLE_EVERY_S)]
+)
+def test_step_that_wants_to_be_called_earlier_is_called_then(
+    wake_at_s: float | None, due_in_s: float
+) -> None:
+    made = backlog()
+    made.add(records(1), 0.0)
+    taken(made, 0.0)
+    made.begin()
+    made.wake_at(wake_at_s)
+    made.finish()
+    assert made.idle_due_in_s(0.0) == pytest.approx(due_in_s)
+    assert made.take(EPOCH, due_in_s - 0.001) is None
+    assert made.take(EPOCH, due_in_s) is not None
+
+
+def test_busy_step_s_wish_is_known_before_it_is_done() -> None:
+    """So that nobody sleeps over the moment at which it is done."""
+    made = backlog()
+    made.add(records(1), 0.0)
+    taken(made, 0.0)
+    assert made.wakes_in_s(0.0) is None
+    made.wake_at(0.003)
+    assert made.wakes_in_s(0.001) == pytest.approx(0.002)
+    assert made.wakes_in_s(0.007) == 0.0
+    assert made.take(EPOCH, 0.007) is None, "it is busy"

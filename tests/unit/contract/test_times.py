@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contract.cloudevents import outsider_headers
-from services.contract.times import decimal_amount, iso_time
+from services.contract.times import amount_in_cents, decimal_amount, iso_time
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,18 @@ def test_amount_has_two_decimals_and_says_what_it_was_made_of(cents: int) -> Non
     text = decimal_amount(cents)
     assert text[-3] == "."
     assert Decimal(text) * 100 == cents
+    assert amount_in_cents(text) == cents
+
+
+@pytest.mark.parametrize(("text", "cents"), [("90", 9_000), ("-0.5", -50), ("0", 0)])
+def test_amount_is_read_with_fewer_decimals_too(text: str, cents: int) -> None:
+    assert amount_in_cents(text) == cents
+
+
+@pytest.mark.parametrize("text", ["", "1.000", "1e3", ".5", "5.", "1,000", " 1", "1\n", "+1", "9" * 13, "٨٥"])
+def test_anything_else_is_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match="at most two decimals"):
+        amount_in_cents(text)
 
 
 def test_headers_of_outsiders_are_cloudevents() -> None:

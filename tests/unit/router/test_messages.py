@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-import orjson
 import pytest
-from jsonschema import Draft202012Validator
 
-from services.contract.codec import SCHEMAS, codec
+from services.contract.codec import codec
 from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry
 from services.contract.events import Disposition, Event, FailureReason, RejectionReason, WithdrawalReason
 from services.contract.inputs import (
@@ -18,21 +15,27 @@ from services.contract.inputs import (
     ReportDisposition,
     ReportFailedDelivery,
     TimerDue,
+    UpgradeSale,
     WithdrawLead,
 )
-from services.contract.market import Market
+from services.contract.market import Market, Selection, Upgrade
 from services.contract.times import iso_time
-from services.router.messages import Channel, Outgoing, duration_for_people, react
-from tests.support.deciding import NOW_MS, Story, exclusive_stage, lead, market, order, plan, shared_stage
+from services.router.messages import Channel, Outgoing, react
+from services.router.promises import FOR_GOOD
+from tests.support.deciding import (
+    NOW_MS,
+    Story,
+    bid_stage,
+    exclusive_stage,
+    lead,
+    market,
+    order,
+    plan,
+    shared_stage,
+)
+from tests.support.telling import complaints, leaks
 
 LEAD_ID = lead().lead_id
-_FILES = {"lead": "lead", "notice": "notice", "receipt": "receipt"} | dict.fromkeys(
-    ("offer", "offer_ended", "refused", "delivery_failed"), "offer"
-)
-_SCHEMAS = {
-    kind: Draft202012Validator(json.loads((SCHEMAS / "json" / f"{file}.schema.json").read_text()))
-    for kind, file in _FILES.items()
-}
 THREE = tuple(order(f"b{n}", shared="list") for n in range(3))
 
 
@@ -48,15 +51,8 @@ def _told(story: Story, events: Sequence[Event]) -> Sequence[Outgoing]:
         events=tuple(codec().encode_body(event) for event in events),
     )
     told = react(entry, codec().events_of(entry), 3)
-    assert [outgoing.n for outgoing in told] == list(range(len(told)))
     assert all(outgoing.body["log"] == {"partition": 3, "seq": 7} for outgoing in told)
-    recipients = [(outgoing.channel, outgoing.recipient) for outgoing in told]
-    assert len(set(recipients)) == len(recipients), "one record for each recipient"
-    for outgoing in told:
-        body = {**orjson.loads(orjson.dumps(outgoing.body))}
-        if outgoing.sale_number is not None:
-            body["lead"] = {"contact": {}, "details": {}}
-        assert list(_SCHEMAS[outgoing.type.split(".")[1]].iter_errors(body)) == []
+    assert complaints(told) == []
     return told
 
 
@@ -262,16 +258,72 @@ def test_failed_delivery_is_told_to_its_buyer() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("milliseconds", "words"),
-    [
-        (259_200_000, "3 days"),
-        (86_400_000, "1 day"),
-        (90_000, "90 seconds"),
-        (7_200_000, "2 hours"),
-        (60_000, "1 minute"),
-        (1_500, "1500 milliseconds"),
-    ],
-)
-def test_duration_is_said_in_its_largest_whole_unit(milliseconds: int, words: str) -> None:
-    assert duration_for_people(milliseconds) == words
+# What the core decides on auctions and upgrades, as its readers are told of it.
+
+
+def _upgradable(*, always: bool = False) -> Story:
+    stage = shared_stage(4500, upgrade=Upgrade(per_slot_cents=3_750, within_ms=120_000))
+    orders = (order("acme", shared=4_600, upgrade_always=always), order("zenith", shared="list"))
+    return Story(market(plan(stage), orders=orders))
+
+
+def test_upgrade_is_offered_with_the_first_sale_and_told_when_it_is_had() -> None:
+    story = _upgradable()
+    delivery = _to(_told(story, story.when(lead())), Channel.BUYER_LEADS, "acme")
+    until = iso_time(NOW_MS + 120_000)
+    assert delivery.body["terms"]["upgrade"] == {"fee": "75.00", "until": until}
+    assert delivery.body["terms"]["others_from"] == until
+    assert (
+        "you may have it to yourself for 75.00 more; after that up to 2 more may" in delivery.body["promise"]
+    )
+    answer = UpgradeSale(lead_id=LEAD_ID, buyer_id="acme", answered_at_ms=NOW_MS)
+    told = _told(story, story.when(answer, after_ms=1_000))
+    upgraded = _to(told, Channel.BUYER_LEADS, "acme")
+    assert (upgraded.body["type"], upgraded.body["fee"]) == ("upgraded", "75.00")
+    happened = _to(told, Channel.SOURCE_RECEIPTS, "sunform").body["happened"]
+    assert [item["type"] for item in happened] == ["upgraded", "closed"]
+
+
+def test_upgrade_that_nobody_asked_for_lets_others_follow_and_its_holder_hear_of_it() -> None:
+    story = _upgradable()
+    story.when(lead())
+    told = _told(story, story.fire_next_window())
+    assert _to(told, Channel.BUYER_LEADS, "acme").body["holders"] == 2
+    later = _to(told, Channel.BUYER_LEADS, "zenith").body
+    assert (later["terms"]["sale_number"], later["terms"]["upgrade"]) == (2, None)
+
+
+def test_order_that_always_upgrades_gets_one_record_with_exclusive_terms_and_the_total() -> None:
+    story = _upgradable(always=True)
+    told = _told(story, story.when(lead()))
+    delivery = _to(told, Channel.BUYER_LEADS, "acme")
+    assert (delivery.body["price"], delivery.body["upgrade_fee"], delivery.body["total"]) == (
+        "46.00",
+        "75.00",
+        "121.00",
+    )
+    assert delivery.body["promise"] == FOR_GOOD
+    assert not [item for item in told if item.recipient == "zenith"]
+
+
+@pytest.mark.parametrize("selection", [Selection.PING_POST, Selection.FIRST_BID])
+def test_auction_is_told_from_ping_to_result_without_a_word_about_others(selection: Selection) -> None:
+    stage = bid_stage(exclusive=5_000, shared=1_800, selection=selection)
+    orders = tuple(order(id, exclusive="bid", shared="bid") for id in ("acme", "zenith", "quartz"))
+    story = Story(market(plan(stage), orders=orders))
+    pings = _told(story, story.when(lead()))
+    assert sorted(item.recipient for item in pings) == ["acme", "quartz", "zenith"]
+    assert {item.type for item in pings} == {"gavel.ping.v1"}
+    told = [
+        *_told(story, story.bid("zenith", exclusive=4_901)),
+        *_told(story, story.bid("acme", exclusive=8_503)),
+    ]
+    if story.lead.auction is not None:
+        told += _told(story, story.bid("quartz", exclusive=6_007))
+    delivery = _to(told, Channel.BUYER_LEADS, "acme")
+    assert delivery.body["price"] == "85.03"
+    assert delivery.body["promise"] == FOR_GOOD
+    lost = _to(told, Channel.BUYER_PINGS, "zenith")
+    assert lost.body["type"] == "auction_result"
+    assert lost.body["outcome"] == "below_floor"
+    assert leaks(told, story.events) == []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.contract.fields import canonical, matches
 from services.contract.market import AnyOf, Between, Condition, Mode, Where
 from services.router.orders import OrderBook, members_of, nth_of, order_books
+from services.router.prices import Bid, PricesWithBids, RankedPrices
 from tests.support.deciding import DETAILS, market, order, plan, shared_stage
 
 _BOUND = st.none() | st.integers(0, 40)
@@ -112,3 +113,38 @@ def test_prices_go_from_the_highest_down_and_the_list_price_is_one_of_them() -> 
     )
     assert prices.price_of(book.of_ids(["b/all"])) == 4_000
     assert prices.best_of(0) == 0
+
+
+def test_order_that_bids_has_no_standing_price_in_that_mode() -> None:
+    orders = (order("a", exclusive="bid", shared=4_000), order("b", exclusive=9_000, shared="bid"))
+    (book,) = order_books(market(plan(shared_stage()), orders=orders)).values()
+    assert [cents for cents, _ in book.prices(Mode.EXCLUSIVE, list_cents=None, floor_cents=0).classes] == [
+        9_000
+    ]
+    assert [book.orders[bit].id for bit in members_of(book.bidders(Mode.EXCLUSIVE))] == ["a/all"]
+    assert [book.orders[bit].id for bit in members_of(book.bidders(Mode.SHARED))] == ["b/all"]
+
+
+@given(
+    standing=st.lists(st.integers(1, 6), max_size=5),
+    bids=st.lists(st.integers(1, 6), max_size=5),
+    out=st.sets(st.integers(0, 9)),
+)
+def test_bids_and_standing_prices_are_one_ranking(
+    standing: list[int], bids: list[int], out: set[int]
+) -> None:
+    paid = {1 << bit: cents for bit, cents in enumerate([*standing, *bids])}
+    live = sorted((Bid(paid[1 << bit], 1 << bit) for bit in range(len(standing), len(paid))), reverse=True)
+    classes = [
+        (cents, sum(1 << bit for bit, other in enumerate(standing) if other == cents))
+        for cents in sorted(set(standing), reverse=True)
+    ]
+    ranked = RankedPrices(classes=classes, orders=(1 << len(standing)) - 1)
+    prices = PricesWithBids(ranked, live)
+    able = sum(single for single in paid if single.bit_length() - 1 not in out)
+    best = max((cents for single, cents in paid.items() if single & able), default=None)
+    assert prices.orders == sum(paid)
+    assert prices.best_of(able) == sum(
+        single for single, cents in paid.items() if single & able and cents == best
+    )
+    assert {single: prices.price_of(single) for single in paid} == paid
