@@ -1,29 +1,27 @@
 """What each entry of the log means in money: transfers between accounts, and finance's rows.
 
 It must not know anything but the entry: no clock, no database, no market. The same entries give the same
-rows, however they are cut into batches.
-
-The chart of accounts: each transfer debits one account and credits another by the same amount.
-
-| account                     | what it holds                       | debited by             | credited by            |
-| --- | --- | --- | --- |
-| `buyer:<id>`                | what the buyer owes us              | sale_charge            | failed_delivery_credit |
-| `revenue:<source>`          | income from the leads of one source |                        | sale_charge            |
-| `allowance:failed_delivery` | income given back                   | failed_delivery_credit |                        |
-
-A sale at a price of nothing moves no money, and neither does a test lead.
+rows, however they are cut into batches. Which accounts there are, and what each transfer debits and credits, is told
+by `services.billing.accounts`. An amount of nothing moves no money, and neither does a test lead.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias
 
+from services.billing.accounts import (
+    buyer_account,
+    payout_id_of,
+    payouts_account,
+    revenue_account,
+    source_account,
+)
+from services.billing.aftersales import AfterSale, AfterSales, Place, given_currency
+from services.billing.changes import Contradiction
 from services.billing.rows import (
     CloseRow,
-    FailedDeliveryRow,
     LeadRow,
     Postings,
     SaleRow,
@@ -34,24 +32,46 @@ from services.billing.rows import (
 )
 from services.contract.entries import Entry
 from services.contract.events import (
+    AuctionClosed,
+    AuctionOpened,
+    BidDeclined,
+    BidPlaced,
+    BidVoided,
     CommandRefused,
     DeliveryFailed,
     DispositionReported,
     LeadClosed,
     LeadListed,
     LeadSold,
+    LeadUpgraded,
+    LimitReached,
+    MoneyMoved,
     OfferExpired,
     OfferMade,
     OfferRejected,
     OfferWithdrawn,
+    ReturnApproved,
+    ReturnRefused,
+    ReturnRequested,
     StageStarted,
     WindowClosed,
     WindowOpened,
     WithdrawalNoted,
 )
 
-BillableEvent: TypeAlias = LeadListed | LeadSold | LeadClosed | DeliveryFailed
-BILLABLE: tuple[type, ...] = (LeadListed, LeadSold, LeadClosed, DeliveryFailed)
+BillableEvent: TypeAlias = LeadListed | LeadSold | LeadClosed | AfterSale
+BILLABLE: tuple[type, ...] = (
+    LeadListed,
+    LeadSold,
+    LeadClosed,
+    DeliveryFailed,
+    LeadUpgraded,
+    ReturnRequested,
+    ReturnApproved,
+    ReturnRefused,
+    MoneyMoved,
+    DispositionReported,
+)
 """The events that billing reads."""
 
 WITHOUT_MONEY: tuple[type, ...] = (
@@ -62,23 +82,20 @@ WITHOUT_MONEY: tuple[type, ...] = (
     OfferWithdrawn,
     WindowOpened,
     WindowClosed,
-    DispositionReported,
     WithdrawalNoted,
     CommandRefused,
+    AuctionOpened,
+    BidPlaced,
+    BidDeclined,
+    BidVoided,
+    AuctionClosed,
+    LimitReached,
 )
-"""The events that mean nothing in money: billing passes them over without decoding them."""
+"""The events that mean nothing to finance: billing passes them over without decoding them."""
 
-FAILED_DELIVERIES = "allowance:failed_delivery"
-_CREDITS = uuid.UUID("b1c5f0a8-3d2e-5b4f-9a61-70e4d8c23f57")
-
-
-class Contradiction(Exception):
-    """The log says what cannot be (a lead listed twice): a broken invariant, no passing fault."""
-
-
-# An enum's member is slow to look up in Python 3.11 (0.2 us), and there are three to a lead.
+# An enum's member is slow to look up in Python 3.11 (0.2 us), and there are several to a lead.
 _CHARGE = TransferKind.SALE_CHARGE
-_CREDIT = TransferKind.FAILED_DELIVERY_CREDIT
+_PAYOUT = TransferKind.PAYOUT
 
 
 class ReadEntry(NamedTuple):
@@ -101,36 +118,16 @@ def postings(batch: Iterable[ReadEntry]) -> Postings:
                     posting.open_lead(partition, entry, event)
                 case LeadClosed():
                     posting.close_lead(entry, event)
-                case DeliveryFailed():
-                    posting.credit(partition, entry, event)
                 case _:
-                    assert_never(event)
+                    posting.after.post(Place(partition, entry), event)
     return posting.done()
-
-
-def buyer_account(buyer_id: str) -> str:
-    """Name the account of what a buyer owes."""
-    return f"buyer:{buyer_id}"
-
-
-def revenue_account(source_id: str) -> str:
-    """Name the account of what the leads of a source brought in."""
-    return f"revenue:{source_id}"
-
-
-def credit_id_of(sale_id: str) -> str:
-    """Name the credit of a sale's failed delivery: UUIDv5 of the sale id.
-
-    A sale's charge needs no id of its own: it bears the sale's, which is a UUIDv5 already.
-    """
-    return str(uuid.uuid5(_CREDITS, sale_id))
 
 
 def totals_of(transfers: Iterable[TransferRow]) -> Mapping[TotalKey, Total]:
     """Add up what transfers move on each account, ordered by account, currency and partition."""
     moved: dict[tuple[str, str, str, int], int] = {}
     for row in transfers:
-        path = row[6:]
+        path = row[6:10]
         moved[path] = moved.get(path, 0) + row.amount_cents
     totals: dict[TotalKey, Total] = {}
     for (debit_account, credit_account, currency, partition), cents in moved.items():
@@ -153,8 +150,11 @@ class _Posting:
     listed: dict[str, tuple[int, Entry, LeadListed]] = field(default_factory=dict)
     closed: dict[str, CloseRow] = field(default_factory=dict)
     sales: list[SaleRow] = field(default_factory=list)
-    failed_deliveries: list[FailedDeliveryRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
+    after: AfterSales = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.after = AfterSales(self.transfers)
 
     def open_lead(self, partition: int, entry: Entry, event: LeadListed) -> None:
         if entry.lead_id in self.listed or entry.lead_id in self.closed:
@@ -162,6 +162,22 @@ class _Posting:
                 f"lead {entry.lead_id} is listed again (partition {partition}, entry {entry.seq})"
             )
         self.listed[entry.lead_id] = (partition, entry, event)
+        if event.payout_cents and not event.is_test:
+            self.transfers.append(
+                TransferRow(
+                    payout_id_of(entry.lead_id),
+                    None,
+                    event.payout_cents,
+                    entry.decided_at_ms,
+                    entry.seq,
+                    _PAYOUT,
+                    payouts_account(event.source_id),
+                    source_account(event.source_id),
+                    given_currency(event.currency, entry),
+                    partition,
+                    entry.lead_id,
+                )
+            )
 
     def close_lead(self, entry: Entry, event: LeadClosed) -> None:
         if entry.lead_id in self.closed:
@@ -170,7 +186,9 @@ class _Posting:
 
     def sell(self, partition: int, entry: Entry, event: LeadSold) -> None:
         self.sales.append(SaleRow(entry.lead_id, entry.decided_at_ms, partition, entry.seq, event))
-        if event.price_cents and not event.is_test:
+        if event.is_test:
+            return
+        if event.price_cents:
             self.transfers.append(
                 TransferRow(
                     event.sale_id,
@@ -185,25 +203,17 @@ class _Posting:
                     partition,
                 )
             )
-
-    def credit(self, partition: int, entry: Entry, event: DeliveryFailed) -> None:
-        credited_cents = 0 if event.is_test else event.price_cents
-        self.failed_deliveries.append(
-            FailedDeliveryRow(
-                event.sale_id, event.buyer_id, event.currency, credited_cents, entry.decided_at_ms
-            )
-        )
-        if credited_cents:
+        if event.payout_cents:
             self.transfers.append(
                 TransferRow(
-                    credit_id_of(event.sale_id),
+                    payout_id_of(event.sale_id),
                     event.sale_id,
-                    credited_cents,
+                    event.payout_cents,
                     entry.decided_at_ms,
                     entry.seq,
-                    _CREDIT,
-                    FAILED_DELIVERIES,
-                    buyer_account(event.buyer_id),
+                    _PAYOUT,
+                    payouts_account(event.source_id),
+                    source_account(event.source_id),
                     event.currency,
                     partition,
                 )
@@ -211,11 +221,14 @@ class _Posting:
 
     def done(self) -> Postings:
         leads = [self._lead(*listed) for listed in self.listed.values()]
+        after = self.after
         return Postings(
             leads=leads,
             closes=tuple(self.closed.values()),
             sales=self.sales,
-            failed_deliveries=self.failed_deliveries,
+            changes=tuple(after.changes.by_sale.values()),
+            returns=after.returns.asked,
+            return_decisions=tuple(after.returns.decisions.values()),
             transfers=self.transfers,
             totals=totals_of(self.transfers),
         )

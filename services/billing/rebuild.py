@@ -21,7 +21,7 @@ from services.contract.codec import Codec
 from services.contract.entries import Position
 
 REBUILT = "billing_rebuilt"
-TABLES = ("leads", "sales", "transfers", "account_totals", "positions")
+TABLES = ("leads", "sales", "returns", "transfers", "account_totals", "positions")
 NOT_COMPARED: Mapping[str, tuple[str, ...]] = {"positions": ("next_offset",)}
 """Where an entry stands in the topic is no part of what it says; its number and its hash are."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from services.billing.domain import WITHOUT_MONEY, Contradiction, ReadEntry, postings
+from services.billing.changes import Contradiction
+from services.billing.domain import WITHOUT_MONEY, ReadEntry, postings
 from services.billing.rows import Postings
 from services.bus.log_reader import Move, TakenEntry
 from services.bus.ports import Stopped

@@ -17,9 +17,11 @@ from psycopg import sql
 
 from services.billing.rows import (
     CloseRow,
-    FailedDeliveryRow,
     LeadRow,
     Postings,
+    ReturnDecisionRow,
+    ReturnRow,
+    SaleChange,
     SaleRow,
     Total,
     TotalKey,
@@ -127,7 +129,11 @@ class PostgresLedger:
         self._copy(connection, self._sql.copy_sales, map(_sale_line, rows.sales))
         self._copy(connection, self._sql.copy_transfers, map(_transfer_line, rows.transfers))
         self._close_leads(connection, rows.closes)
-        self._credit_sales(connection, rows.failed_deliveries)
+        self._change_sales(connection, rows.changes)
+        self._take_back_of_leads(connection, rows.changes)
+        # Decisions first: while a return of a sale is pending, there is no room for its next one.
+        self._decide_returns(connection, rows.return_decisions)
+        self._copy(connection, self._sql.copy_returns, map(_return_line, rows.returns))
         self._add_totals(connection, rows.totals)
         self._move_positions(connection, moves)
 
@@ -143,7 +149,7 @@ class PostgresLedger:
             with connection.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.write(text)
 
-    # Two statements are never prepared: a plan made while the table was small would go through all of it.
+    # These statements are never prepared: a plan made while the table was small would go through all of it.
     def _close_leads(self, connection: Connection, closes: Sequence[CloseRow]) -> None:
         if closes:
             leads, outcomes, times_ms = (list(column) for column in zip(*closes, strict=True))
@@ -156,27 +162,43 @@ class PostgresLedger:
                     f"{len(closes) - closed} of {len(closes)} leads that the log closes are not listed or closed before"
                 )
 
-    def _credit_sales(self, connection: Connection, failed: Sequence[FailedDeliveryRow]) -> None:
-        if failed:
-            *columns, times_ms = (list(column) for column in zip(*failed, strict=True))
-            times = [_moment(at_ms) for at_ms in times_ms]
-            credited = connection.execute(self._sql.credit_sales, (*columns, times), prepare=False).rowcount
-            if credited != len(failed):
+    def _change_sales(self, connection: Connection, changes: Sequence[SaleChange]) -> None:
+        if changes:
+            changed = connection.execute(
+                self._sql.change_sales, _columns(_sale_change(change) for change in changes), prepare=False
+            ).rowcount
+            if changed != len(changes):
                 raise Stopped(
-                    f"{len(failed) - credited} of {len(failed)} failed deliveries are unknown or failed before"
+                    f"{len(changes) - changed} of {len(changes)} sales that the log changes are unknown, of another "
+                    "buyer or currency, or were upgraded, returned or undeliverable before"
+                )
+
+    def _take_back_of_leads(self, connection: Connection, changes: Sequence[SaleChange]) -> None:
+        taken = [(change.sale_id, change.payout_back_cents) for change in changes if change.payout_back_cents]
+        if taken:
+            connection.execute(self._sql.take_back_of_leads, _columns(taken), prepare=False)
+
+    def _decide_returns(self, connection: Connection, decisions: Sequence[ReturnDecisionRow]) -> None:
+        if decisions:
+            decided = connection.execute(
+                self._sql.decide_returns, _columns(_decision(row) for row in decisions), prepare=False
+            ).rowcount
+            if decided != len(decisions):
+                raise Stopped(
+                    f"{len(decisions) - decided} of {len(decisions)} returns that the log decides are not pending"
                 )
 
     def _add_totals(self, connection: Connection, totals: Mapping[TotalKey, Total]) -> None:
         if totals:
-            columns = zip(*((*key, *total) for key, total in totals.items()), strict=True)
-            connection.execute(self._sql.add_totals, [list(column) for column in columns])
+            connection.execute(
+                self._sql.add_totals, _columns((*key, *total) for key, total in totals.items())
+            )
 
     def _move_positions(self, connection: Connection, moves: Mapping[int, Move]) -> None:
         after = [
             (at, move.after.offset, move.after.seq, move.after.hash) for at, move in sorted(moves.items())
         ]
-        columns = [list(column) for column in zip(*after, strict=True)]
-        connection.execute(self._sql.move_positions, columns)
+        connection.execute(self._sql.move_positions, _columns(after))
 
 
 class _Statements:
@@ -204,18 +226,48 @@ class _Statements:
         self.copy_leads = self._copy("leads", _LEAD_COLUMNS)
         self.copy_sales = self._copy("sales", _SALE_COLUMNS)
         self.copy_transfers = self._copy("transfers", _TRANSFER_COLUMNS)
+        self.copy_returns = self._copy("returns", _RETURN_COLUMNS)
         self.close_leads = self._compose(
             "update {}.leads as lead set outcome = ended.outcome, closed_at = ended.closed_at "
             "from unnest(%s::uuid[], %s::text[], %s::timestamptz[]) as ended (lead_id, outcome, closed_at) "
             "where lead.lead_id = ended.lead_id and lead.outcome is null"
         )
-        self.credit_sales = self._compose(
-            "update {}.sales as sale set credited_cents = sale.credited_cents + failed.credited_cents, "
-            "delivery_failed_at = failed.failed_at "
-            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[]) "
-            "as failed (sale_id, buyer_id, currency, credited_cents, failed_at) "
-            "where sale.sale_id = failed.sale_id and sale.buyer_id = failed.buyer_id "
-            "and sale.currency = failed.currency and sale.delivery_failed_at is null"
+        self.change_sales = self._compose(
+            "update {}.sales as sale set "
+            "upgrade_fee_cents = sale.upgrade_fee_cents + change.upgrade_fee_cents, "
+            "credited_cents = sale.credited_cents + change.credited_cents, "
+            "payout_cents = sale.payout_cents + change.payout_cents, "
+            # What the sale has not earned is taken back of its lead, by another statement.
+            "payout_back_cents = sale.payout_back_cents "
+            "+ case when sale.payout_cents + change.payout_cents > 0 then change.payout_back_cents else 0 end, "
+            "upgraded_at = coalesce(change.upgraded_at, sale.upgraded_at), "
+            "delivery_failed_at = coalesce(change.delivery_failed_at, sale.delivery_failed_at), "
+            "returned_at = coalesce(change.returned_at, sale.returned_at), "
+            "disposition = coalesce(change.disposition, sale.disposition), "
+            "disposition_at = coalesce(change.disposition_at, sale.disposition_at) "
+            "from unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], "
+            "%s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::timestamptz[]) "
+            "as change (sale_id, buyer_id, currency, upgrade_fee_cents, credited_cents, payout_cents, "
+            "payout_back_cents, upgraded_at, delivery_failed_at, returned_at, disposition, disposition_at) "
+            "where sale.sale_id = change.sale_id and sale.buyer_id = change.buyer_id "
+            "and (change.currency is null or sale.currency = change.currency) "
+            "and (change.upgraded_at is null or sale.upgraded_at is null) "
+            "and (change.delivery_failed_at is null or sale.delivery_failed_at is null) "
+            "and (change.returned_at is null or sale.returned_at is null)"
+        )
+        self.take_back_of_leads = self._compose(
+            "update {0}.leads as lead set payout_back_cents = lead.payout_back_cents + taken.cents "
+            "from (select sale.lead_id, sum(back.cents) as cents "
+            "from unnest(%s::uuid[], %s::bigint[]) as back (sale_id, cents) "
+            "join {0}.sales as sale using (sale_id) where sale.payout_cents = 0 group by sale.lead_id) as taken "
+            "where lead.lead_id = taken.lead_id"
+        )
+        self.decide_returns = self._compose(
+            "update {}.returns as asked set decision = decided.decision, decided_at = decided.decided_at, "
+            "refusal = decided.refusal, automatic = decided.automatic, refund_cents = decided.refund_cents "
+            "from unnest(%s::uuid[], %s::text[], %s::timestamptz[], %s::text[], %s::boolean[], %s::bigint[]) "
+            "as decided (sale_id, decision, decided_at, refusal, automatic, refund_cents) "
+            "where asked.sale_id = decided.sale_id and asked.decision = 'pending'"
         )
         self.add_totals = self._compose(
             "insert into {}.account_totals as stored (account, currency, partition, debits_cents, credits_cents) "
@@ -237,6 +289,20 @@ def _positions(rows: Iterable[tuple[int, int, int, bytes]]) -> dict[int, Positio
     return {at: Position(offset=next_offset, seq=seq, hash=digest) for at, next_offset, seq, digest in rows}
 
 
+def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _sale_change(change: SaleChange) -> tuple[Any, ...]:
+    *amounts, upgraded_at_ms, failed_at_ms, returned_at_ms, disposition, disposition_at_ms = change
+    times = map(_moment, (upgraded_at_ms, failed_at_ms, returned_at_ms))
+    return (*amounts, *times, disposition, _moment(disposition_at_ms))
+
+
+def _decision(row: ReturnDecisionRow) -> tuple[Any, ...]:
+    return (row.sale_id, row.decision, _moment(row.decided_at_ms), *row[3:])
+
+
 def _stopped(error: psycopg.IntegrityError) -> Stopped:
     found = error.diag
     return Stopped(
@@ -247,15 +313,21 @@ def _stopped(error: psycopg.IntegrityError) -> Stopped:
 
 # COPY's text format by hand, as psycopg's own formatting, value by value, takes three times as long. What comes back
 # in row after row (a time, the terms of a sale) keeps its text.
-_LEAD_COLUMNS = "lead_id listed_at partition outcome closed_at lead_type plan source_id is_test"
-_LEAD_TERMS = attrgetter("lead_type", "plan", "source_id", "is_test")
+_LEAD_COLUMNS = (
+    "lead_id listed_at partition outcome closed_at lead_type plan source_id is_test payout_cents currency"
+)
+_LEAD_TERMS = attrgetter(*_LEAD_COLUMNS.split()[5:])
 _SALE_COLUMNS = (
     "sale_id lead_id sale_number sold_at exclusive_until partition seq "
-    "sales_max mode price_cents currency buyer_id order_id source_id lead_type plan stage is_test"
+    "sales_max mode price_cents currency buyer_id order_id source_id lead_type plan stage is_test payout_cents"
 )
 _SALE_TERMS = attrgetter(*_SALE_COLUMNS.split()[7:])
 _TRANSFER_COLUMNS = (
-    "transfer_id sale_id amount_cents posted_at seq kind debit_account credit_account currency partition"
+    "transfer_id sale_id lead_id reference amount_cents posted_at seq "
+    "kind debit_account credit_account currency partition"
+)
+_RETURN_COLUMNS = (
+    "sale_id seq partition requested_at decided_at reason decision refusal automatic refund_cents"
 )
 
 
@@ -276,8 +348,18 @@ def _sale_line(row: SaleRow) -> str:
 
 
 def _transfer_line(row: TransferRow) -> str:
-    transfer_id, sale_id, amount_cents, posted_at_ms, seq, *_ = row
-    return f"{transfer_id}\t{sale_id}\t{amount_cents}\t{_time(posted_at_ms)}\t{seq}\t{_texts(row[5:])}\n"
+    transfer_id, sale_id, amount_cents, posted_at_ms, seq, *_, lead_id, reference = row
+    return (
+        f"{transfer_id}\t{sale_id or _NULL}\t{lead_id or _NULL}\t{_text(reference)}\t{amount_cents}\t"
+        f"{_time(posted_at_ms)}\t{seq}\t{_texts(row[5:10])}\n"
+    )
+
+
+def _return_line(row: ReturnRow) -> str:
+    return (
+        f"{row.sale_id}\t{row.seq}\t{row.partition}\t{_time(row.requested_at_ms)}\t{_time(row.decided_at_ms)}\t"
+        f"{_texts((row.reason, row.decision, row.refusal, row.automatic, row.refund_cents))}\n"
+    )
 
 
 @lru_cache(maxsize=65_536)
@@ -298,5 +380,7 @@ def _time(at_ms: int | None) -> str:
 
 
 @lru_cache(maxsize=4_096)
-def _moment(at_ms: int) -> datetime:
+def _moment(at_ms: int | None) -> datetime | None:
+    if at_ms is None:
+        return None
     return datetime.fromtimestamp(at_ms // 1_000, tz=UTC).replace(microsecond=at_ms % 1_000 * 1_000)

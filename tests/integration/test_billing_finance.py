@@ -25,7 +25,10 @@ pytest_plugins = ["tests.support.billing_fixtures"]
 MONTHS_END_MS = int(datetime(2026, 3, 1, 3, 30, tzinfo=UTC).timestamp()) * 1_000
 """The last evening of February, in New York."""
 
-VIEWS = ("sales", "leads", "revenue_by_plan", "revenue_by_day", "sources", "balances", "buyers", "ledger")
+VIEWS = (
+    "sales", "leads", "revenue_by_plan", "revenue_by_day", "sources", "balances", "buyers", "ledger",
+    "margin", "payouts", "returns", "return_rate", "close_rate",
+)  # fmt: skip
 
 
 def tell_insurance(log: LogBuilder) -> None:
@@ -96,6 +99,9 @@ def test_one_at_90_and_three_at_40_are_compared_by_revenue_per_accepted_lead(
         "revenue": Decimal("270.00"),
         "revenue_per_accepted_lead": Decimal("67.50"),
         "revenue_per_sold_lead": Decimal("90.00"),
+        "payouts": Decimal("0.00"),
+        "margin": Decimal("270.00"),
+        "margin_per_accepted_lead": Decimal("67.50"),
     }
     assert (three["leads_accepted"], three["leads_sold"], three["leads_selling"]) == (4, 3, 1)
     assert (three["sales"], three["revenue"]) == (8, Decimal("320.00"))

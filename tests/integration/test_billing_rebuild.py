@@ -13,8 +13,21 @@ from services.billing import rebuild
 from services.billing.rebuild import REBUILT, Rebuild, RebuildRunning, Verdict, drop_tables, only_one
 from services.bus.ports import Record, Stopped
 from services.contract.codec import codec
+from services.contract.ids import account_id_of
 from tests.support.billing_database import as_billing, bill
-from tests.support.log_builder import TOPIC, LogBuilder, delivery_failed, lead_id, listed, sold
+from tests.support.log_builder import (
+    TOPIC,
+    LogBuilder,
+    delivery_failed,
+    lead_id,
+    listed,
+    money_moved,
+    reported,
+    return_approved,
+    return_requested,
+    sold,
+    upgraded,
+)
 
 pytest_plugins = ["tests.support.billing_fixtures"]
 
@@ -45,11 +58,19 @@ def story(log: LogBuilder, name: str) -> None:
     late = lead_id(f"{name}-late")
     log.add(late, listed(), sold(late))
     log.add(late, delivery_failed(sold(late)))
+    upgrade, back, buyer = lead_id(f"{name}-upgraded"), lead_id(f"{name}-returned"), account_id_of("oak")
+    sale = sold(upgrade, payout_cents=2_401)
+    log.add(upgrade, listed(), sale, reported(sale))
+    log.add(upgrade, upgraded(sale, payout_cents=4_501))
+    sale = sold(back)
+    log.add(back, listed(payout_cents=1_201), sale, return_requested(sale))
+    log.add(back, return_approved(sale, payout_cents=1_201, automatic=False))
+    log.add(buyer, money_moved(reference=name))
 
 
 @pytest.fixture(scope="module")
 def log(billed: str) -> LogBuilder:
-    """A log of 20 entries that the ledger has billed; a test may add to both."""
+    """A log of 30 entries that the ledger has billed; a test may add to both."""
     log = LogBuilder()
     story(log, "first")
     story(log, "second")
@@ -91,6 +112,12 @@ TAMPERED = [
         "sales", "update billing.sales set sold_at = sold_at + interval '1 millisecond'", id="a-time"
     ),
     pytest.param("leads", "update billing.leads set plan = null", id="a-plan"),
+    pytest.param(
+        "sales", "update billing.sales set disposition = null, disposition_at = null", id="an-outcome"
+    ),
+    pytest.param("returns", "update billing.returns set refund_cents = refund_cents - 1", id="a-refund"),
+    pytest.param("returns", "delete from billing.returns", id="a-return"),
+    pytest.param("transfers", "delete from billing.transfers where kind = 'payout'", id="a-payout"),
     pytest.param("leads", "delete from billing.leads where outcome is null", id="a-lead-lost"),
     pytest.param("account_totals", "update billing.account_totals set credits_cents = 0", id="a-total"),
     pytest.param(

@@ -12,15 +12,29 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from services.billing.domain import FAILED_DELIVERIES
-from services.billing.rows import Postings, Total, TotalKey
+from services.billing.accounts import FAILED_DELIVERIES
+from services.billing.domain import totals_of
+from services.billing.rows import Postings, Total, TotalKey, TransferKind, TransferRow
 from services.billing.store import PostgresLedger
+from services.bus.migrations import migrate
 from services.bus.ports import Stopped
 from services.contract.entries import Position
+from services.contract.events import MoneyKind
+from services.contract.ids import account_id_of, sale_id_of
 from tests.support.billing_database import PostgresWorld, as_billing, bill, contents_of
 from tests.support.ledger_checks import assert_billed_as_told
 from tests.support.ledger_suite import Contents, LedgerSuite, LedgerWorld, Reading
-from tests.support.log_builder import LogBuilder, delivery_failed, lead_id, listed, sold
+from tests.support.log_builder import (
+    LogBuilder,
+    delivery_failed,
+    lead_id,
+    listed,
+    money_moved,
+    return_approved,
+    return_requested,
+    sold,
+    upgraded,
+)
 
 pytest_plugins = ["tests.support.billing_fixtures"]
 
@@ -41,7 +55,22 @@ def story() -> LogBuilder:
     late = lead_id("late")
     log.add(late, listed(), sold(late))
     log.add(late, delivery_failed(sold(late)))
+    upgraded_lead, returned_lead = lead_id("upgraded"), lead_id("returned")
+    sale = sold(upgraded_lead, payout_cents=2_401)
+    log.add(upgraded_lead, listed(), sale, upgraded(sale, fee_cents=7_501, payout_cents=4_501))
+    sale = sold(returned_lead)
+    log.add(returned_lead, listed(payout_cents=1_201), sale, return_requested(sale))
+    log.add(returned_lead, return_approved(sale, payout_cents=1_201, automatic=False))
+    log.add(account_id_of("oak"), money_moved(50_000))
+    log.add(account_id_of("oak"), money_moved(-1, kind=MoneyKind.ADJUSTMENT, reference="correction"))
     return log
+
+
+@pytest.fixture
+def empty_ledger(database: str) -> str:
+    """The URL of a migrated database of the test's own."""
+    migrate(database)
+    return database
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +88,7 @@ def test_bills_a_log_as_it_is_told(billed_story: LogBuilder, billing_owner: psyc
 
 @pytest.mark.usefixtures("billed_story")
 class TestNobodyChangesHistory:
-    @pytest.mark.parametrize("table", ["transfers", "sales", "leads"])
+    @pytest.mark.parametrize("table", ["transfers", "sales", "leads", "returns"])
     @pytest.mark.parametrize("statement", ["delete from billing.{}", "truncate billing.{}"])
     def test_not_even_the_owner_deletes(
         self, billing_owner: psycopg.Connection, table: str, statement: str
@@ -81,6 +110,9 @@ class TestNobodyChangesHistory:
             "delete from billing.transfers",
             "update billing.sales set price_cents = 1",
             "update billing.leads set plan = 'other'",
+            "update billing.leads set payout_cents = 1",
+            "update billing.returns set reason = 'other'",
+            "delete from billing.returns",
             "delete from billing.positions",
             "delete from billing.account_totals",
             "select from intake.leads",
@@ -111,12 +143,12 @@ class ChargesTwice(Planted):
 
 class CreditsTooMuch(Planted):
     def spoil(self, rows: Postings) -> Postings:
-        failed = [row._replace(credited_cents=2 * row.credited_cents) for row in rows.failed_deliveries]
+        changes = [row._replace(credited_cents=2 * row.credited_cents) for row in rows.changes]
         transfers = [
             row._replace(amount_cents=2 * row.amount_cents) if row.debit_account == FAILED_DELIVERIES else row
             for row in rows.transfers
         ]
-        return replace(rows, failed_deliveries=failed, transfers=transfers)
+        return replace(rows, changes=changes, transfers=transfers)
 
 
 class ChargesLess(Planted):
@@ -136,6 +168,58 @@ class ForgetsTotals(Planted):
         return replace(rows, totals={TotalKey("buyer:oak", "USD", 0): Total(-1, 0)})
 
 
+class CreditsReturnsAgain(Planted):
+    """Credits a return by another id, without saying so in the sale."""
+
+    def spoil(self, rows: Postings) -> Postings:
+        again = [
+            row._replace(transfer_id=sale_id_of(row.transfer_id, 1))
+            for row in rows.transfers
+            if row.kind is TransferKind.RETURN_CREDIT
+        ]
+        return _with_transfers(rows, [*rows.transfers, *again])
+
+
+class ForgetsFees(Planted):
+    """Makes an upgrade without charging for it."""
+
+    def spoil(self, rows: Postings) -> Postings:
+        return _with_transfers(
+            rows, [row for row in rows.transfers if row.kind is not TransferKind.UPGRADE_FEE]
+        )
+
+
+class LosesRoundedCents(Planted):
+    """Pays sources whole units of currency."""
+
+    def spoil(self, rows: Postings) -> Postings:
+        whole = [
+            row._replace(amount_cents=row.amount_cents // 100 * 100)
+            if row.kind in (TransferKind.PAYOUT, TransferKind.PAYOUT_REVERSAL)
+            else row
+            for row in rows.transfers
+        ]
+        return _with_transfers(rows, whole)
+
+
+class PaysForNobody(Planted):
+    """Books a deposit as the payout of a lead that was never listed."""
+
+    def spoil(self, rows: Postings) -> Postings:
+        strayed = [
+            row._replace(reference=None, lead_id=lead_id("nobody's"), kind=TransferKind.PAYOUT)
+            if row.reference
+            else row
+            for row in rows.transfers
+        ]
+        return _with_transfers(rows, strayed)
+
+
+def _with_transfers(rows: Postings, transfers: list[TransferRow]) -> Postings:
+    """Plant transfers whose totals add up, so that these give nothing away."""
+    return replace(rows, transfers=transfers, totals=totals_of(transfers))
+
+
 PLANTED = [
     pytest.param(ChargesTwice, "transfers", "transfers_pkey", id="charges-twice"),
     pytest.param(CreditsTooMuch, "sales", "credited_within_charge", id="credits-too-much"),
@@ -152,7 +236,9 @@ class TestPlantedBugs:
     ) -> None:
         with pytest.raises(Stopped, match=f"{table}, constraint {constraint}"):
             Reading(postgres.fresh(planted), story()).read()
-        assert postgres.contents() == Contents(leads=(), sales=(), transfers=(), totals=(), positions={})
+        assert postgres.contents() == Contents(
+            leads=(), sales=(), transfers=(), totals=(), returns=(), positions={}
+        )
 
     @pytest.mark.parametrize(("planted", "table", "constraint"), PLANTED)
     def test_without_the_constraint_it_is_seen_from_outside(
@@ -164,6 +250,28 @@ class TestPlantedBugs:
         Reading(ledger, log).read()
         with pytest.raises(AssertionError):
             assert_billed_as_told(postgres.contents(), log)
+
+
+@pytest.mark.parametrize(
+    ("planted", "discrepancy"),
+    [
+        pytest.param(CreditsReturnsAgain, "credit of a return", id="return-credited-twice"),
+        pytest.param(ForgetsFees, "charge and credit of a sale", id="fee-forgotten"),
+        pytest.param(LosesRoundedCents, "payout of a lead", id="rounding-lost"),
+        pytest.param(PaysForNobody, "transfer without a lead", id="a-lead-never-listed"),
+    ],
+)
+def test_planted_bug_that_no_constraint_sees_is_a_discrepancy(
+    empty_ledger: str, planted: type[Planted], discrepancy: str
+) -> None:
+    log = story()
+    with closing(planted(as_billing(empty_ledger))) as ledger:
+        Reading(ledger, log).read()
+    with psycopg.connect(empty_ledger, autocommit=True) as owner:
+        found = {what for (what,) in owner.execute("select what from billing.discrepancies")}
+        assert discrepancy in found
+        with pytest.raises(AssertionError):
+            assert_billed_as_told(contents_of(owner), log)
 
 
 class MovesPositionsLater(PostgresLedger):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from services.billing.memory_store import MemoryLedger
-from services.billing.rows import LeadRow, SaleRow
+from services.billing.memory_store import MemoryLedger, StoredLead, StoredSale
 from services.billing.step import Ledger
 from tests.support.ledger_suite import SALE_FIELDS, Contents, LedgerSuite, LedgerWorld
+
+LEAD_PLACE = ("lead_id", "listed_at_ms", "partition", "outcome", "closed_at_ms")
+LISTED_FIELDS = ("lead_type", "plan", "source_id", "is_test", "payout_cents", "currency")
 
 
 def contents_of(ledger: MemoryLedger) -> Contents:
     """Read all of a ledger in memory."""
     tables = ledger.tables
     return Contents(
-        leads=tuple(
-            {**_listed(row), "outcome": row.outcome, "closed_at_ms": row.closed_at_ms}
-            for row in sorted(tables.leads.values(), key=lambda row: row.lead_id)
-        ),
+        leads=tuple(_lead(lead) for lead in sorted(tables.leads.values(), key=lambda lead: lead.row.lead_id)),
         sales=tuple(
-            {
-                **_sold(sale.row),
-                "credited_cents": sale.credited_cents,
-                "delivery_failed_at_ms": sale.delivery_failed_at_ms,
-            }
-            for sale in sorted(tables.sales.values(), key=lambda sale: sale.row.sold.sale_id)
+            _sale(sale) for sale in sorted(tables.sales.values(), key=lambda sale: sale.row.sold.sale_id)
         ),
+        returns=tuple(row._asdict() for _, row in sorted(tables.returns.items())),
         transfers=tuple(
             row._asdict() for row in sorted(tables.transfers.values(), key=lambda row: row.transfer_id)
         ),
@@ -36,14 +32,20 @@ def contents_of(ledger: MemoryLedger) -> Contents:
     )
 
 
-def _listed(row: LeadRow) -> dict[str, Any]:
-    terms = {name: getattr(row.listed, name) for name in ("lead_type", "plan", "source_id", "is_test")}
-    return {"lead_id": row.lead_id, "listed_at_ms": row.listed_at_ms, "partition": row.partition, **terms}
+def _lead(lead: StoredLead) -> dict[str, Any]:
+    row = lead.row
+    return {
+        **{name: getattr(row, name) for name in LEAD_PLACE},
+        **{name: getattr(row.listed, name) for name in LISTED_FIELDS},
+        "payout_back_cents": lead.payout_back_cents,
+    }
 
 
-def _sold(row: SaleRow) -> dict[str, Any]:
+def _sale(sale: StoredSale) -> dict[str, Any]:
+    row = sale.row
     place = {name: getattr(row, name) for name in ("lead_id", "sold_at_ms", "partition", "seq")}
-    return {**place, **{name: getattr(row.sold, name) for name in SALE_FIELDS}}
+    since = {part.name: getattr(sale, part.name) for part in fields(sale) if part.name != "row"}
+    return {**place, **{name: getattr(row.sold, name) for name in SALE_FIELDS}, **since}
 
 
 class MemoryWorld:
