@@ -10,8 +10,8 @@ from services.bus.database import connect
 from services.bus.hosting import run
 from services.bus.kafka import LogProducer, OutsiderProducer
 from services.bus.settings import SettingsError, StepSettings, read_settings
+from services.contract.identity import IdentityKeys
 from services.intake.app import STEP, Opened, build
-from services.intake.identity import IdentityKeys
 from services.intake.store import PostgresIntakeStore
 from services.vault.keys import KeyFileError, read_key
 from services.vault.sealing import Vault

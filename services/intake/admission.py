@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.contract.codec import Codec
+from services.contract.identity import IdentityKeys
 from services.contract.market import Market
 from services.intake.domain import (
     Accepted,
@@ -24,7 +25,6 @@ from services.intake.domain import (
     claims_of,
     decide,
 )
-from services.intake.identity import IdentityKeys
 from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, TryAgain
 from services.intake.qualification import Judge
 from services.intake.reading import Submitted

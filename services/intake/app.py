@@ -14,10 +14,10 @@ from services.bus.liveness import monotonic_s
 from services.bus.ports import Producer
 from services.bus.settings import StepSettings
 from services.contract.codec import codec
+from services.contract.identity import IdentityKeys
 from services.contract.market import Market
 from services.contract.topics import Topics, declarations
 from services.intake.admission import Admission
-from services.intake.identity import IdentityKeys
 from services.intake.metrics import IntakeMetrics
 from services.intake.ports import TryAgain
 from services.intake.step import Clocks, Intake, Outlets

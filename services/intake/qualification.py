@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 
 from services.contract.fields import QUALITY_MAX, FieldError, canonical, quality_of
+from services.contract.identity import IdentityKeys
 from services.contract.inputs import QualifiedLead
 from services.contract.market import FieldKind, LeadType, Market, ScoreRule, Source
 from services.contract.times import DAY_MS, MINUTE_MS, iso_time
 from services.intake.domain import Candidate, Declined, DeclineReason, Identity
-from services.intake.identity import IdentityKeys
 from services.intake.normalisation import ContactError, email, phone, plain
 from services.intake.submission import Consent, Submission
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from services.bus.ports import Record, TopicPartition
+from services.contract.identity import IdentityKeys, reference_of
 from services.contract.topics import Topics
 from services.intake.answers import Answered, read_answer
 from services.intake.domain import Identity, Origin
-from services.intake.identity import IdentityKeys, reference_of
 from services.intake.submission import Undecodable, read_document
 
 DEAD_LETTERS_IN_A_ROW_MAX = 100

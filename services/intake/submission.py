@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from services.contract.identity import REFERENCE_MAX
 from services.intake.domain import Declined, DeclineReason
-from services.intake.identity import REFERENCE_MAX
 
 SUBMISSION_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
