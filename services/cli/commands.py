@@ -65,19 +65,31 @@ COMMANDS: tuple[Command, ...] = (
         name="source",
         module="services.cli.source_commands",
         attribute="app",
-        help="Do as a source does: send leads, read receipts.",
+        help="Do as a source does: send leads, read receipts; pause a source.",
     ),
     Command(
         name="buyer",
         module="services.cli.buyer_commands",
         attribute="app",
-        help="Do as a buyer does: listen for leads and offers, answer.",
+        help="Do as a buyer does: listen for leads, pings and offers, answer; pause a buyer.",
+    ),
+    Command(
+        name="order",
+        module="services.cli.order_commands",
+        attribute="app",
+        help="One standing order: what it takes, and what its limits leave; pause it.",
+    ),
+    Command(
+        name="return",
+        module="services.cli.return_commands",
+        attribute="app",
+        help="Leads that buyers want to give back: list them, approve, refuse.",
     ),
     Command(
         name="lead",
         module="services.cli.lead_commands",
         attribute="app",
-        help="One lead: its whole story, or take it off the market.",
+        help="One lead: its whole story and why, its decisions again, or take it off the market.",
     ),
     Command(
         name="log",
@@ -87,15 +99,21 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="billing",
-        module="services.billing.cli",
+        module="services.cli.billing_commands",
         attribute="app",
-        help="Money: balances, sales, and the ledger's proof.",
+        help="Money: deposits, balances, sales, and the ledger's proof.",
     ),
     Command(
         name="intake",
         module="services.intake.cli",
         attribute="app",
         help="The door: emit again what the log has not listed.",
+    ),
+    Command(
+        name="key",
+        module="services.cli.key_commands",
+        attribute="app",
+        help="API keys and webhook secrets, for those who speak HTTP.",
     ),
     Command(
         name="dlq",

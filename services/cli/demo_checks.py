@@ -10,38 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
+from services.cli.demo_sales import Bill, Delivery
 from services.contract.market import Mode
 
 EXAMPLES_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A lead as one buyer got it, with the terms that it was told; `content` is what must not differ in a repeat."""
-
-    buyer_id: str
-    lead_id: str
-    sale_id: str
-    mode: Mode
-    sale_number: int
-    sales_max: int
-    sold_at: str
-    exclusive_until: str | None
-    price: str
-    content: bytes
-    has_contact: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
-    """A sale as billing has it."""
-
-    sale_id: str
-    lead_id: str
-    buyer_id: str
-    price: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +23,8 @@ class Evidence:
 
     `closes`: by lead, the places in the log that its source was told it was closed at. `discrepancies`: what billing's
     own proof finds; `unbalanced`: what the ledger's balances add up to, where that is not nothing. `leaks`: topics
-    inside that hold contact details. `broken`: what no reader of the log can take.
+    inside that hold contact details. `broken`: what no reader of the log can take. `over_limits`: caps and accounts
+    that were passed.
     """
 
     accepted: frozenset[str]
@@ -61,6 +35,7 @@ class Evidence:
     unbalanced: Sequence[str]
     leaks: Sequence[str]
     broken: Sequence[str]
+    over_limits: Sequence[str]
     records_inside: int
     entries: int
 
@@ -77,24 +52,6 @@ class Check:
     def holds(self) -> bool:
         """Tell whether nothing speaks against it."""
         return not self.against
-
-
-def body_of(buyer_id: str, body: Mapping[str, Any], value: bytes) -> Delivery:
-    """Read a record of a buyer's topic that is a lead."""
-    terms = body["terms"]
-    return Delivery(
-        buyer_id=buyer_id,
-        lead_id=body["lead_id"],
-        sale_id=body["sale_id"],
-        mode=Mode(terms["mode"]),
-        sale_number=terms["sale_number"],
-        sales_max=terms["sales_max"],
-        sold_at=body["sold_at"],
-        exclusive_until=terms["exclusive_until"],
-        price=body["price"],
-        content=value,
-        has_contact=bool(body.get("lead", {}).get("contact")),
-    )
 
 
 def check(evidence: Evidence) -> tuple[Check, ...]:
@@ -118,12 +75,17 @@ def check(evidence: Evidence) -> tuple[Check, ...]:
             against=tuple(_beside_exclusive(sales)),
         ),
         Check(
+            guarantee="No cap, budget or credit limit was passed.",
+            looked_at=held,
+            against=tuple(evidence.over_limits),
+        ),
+        Check(
             guarantee="Each sale was delivered with its contact details, and always the same.",
             looked_at=f"{len(evidence.deliveries):,} deliveries of {held}",
             against=tuple(_differing(evidence.deliveries)),
         ),
         Check(
-            guarantee="Each sale was billed once, at the price its buyer was told.",
+            guarantee="Each sale was billed once, at the price and the fee its buyer was told.",
             looked_at=f"{len(evidence.bills):,} bills, {held}",
             against=tuple(_billed_otherwise(sales, evidence.bills)),
         ),
@@ -186,8 +148,9 @@ def _beside_exclusive(sales: Sequence[Delivery]) -> Iterable[str]:
                 yield f"{lead_id} was sold exclusive to {sale.buyer_id} after others had it"
         for first, later in pairwise(ordered):
             only = ordered[0]
-            ends = only.exclusive_until
-            if only.mode is Mode.EXCLUSIVE and (ends is None or later.sold_at < ends):
+            ends = None if only.is_upgraded else only.exclusive_until
+            is_alone = only.mode is Mode.EXCLUSIVE or only.is_upgraded
+            if is_alone and (ends is None or later.sold_at < ends):
                 yield (
                     f"{lead_id} is {only.buyer_id}'s alone {f'until {ends}' if ends else 'for good'}, and "
                     f"{later.buyer_id} got it at {later.sold_at} after {first.buyer_id}"
@@ -207,12 +170,12 @@ def _differing(deliveries: Sequence[Delivery]) -> Iterable[str]:
 
 
 def _billed_otherwise(sales: Sequence[Delivery], bills: Sequence[Bill]) -> Iterable[str]:
-    delivered = Counter((sale.sale_id, sale.lead_id, sale.buyer_id, sale.price) for sale in sales)
-    billed = Counter((bill.sale_id, bill.lead_id, bill.buyer_id, bill.price) for bill in bills)
-    for sale_id, _, buyer_id, price in sorted((delivered - billed).elements()):
-        yield f"sale {sale_id} was delivered to {buyer_id} at {price}, and not billed so"
-    for sale_id, _, buyer_id, price in sorted((billed - delivered).elements()):
-        yield f"sale {sale_id} was billed to {buyer_id} at {price}, and not delivered so"
+    delivered = Counter((sale.sale_id, sale.lead_id, sale.buyer_id, sale.price, sale.fee) for sale in sales)
+    billed = Counter((bill.sale_id, bill.lead_id, bill.buyer_id, bill.price, bill.fee) for bill in bills)
+    for sale_id, _, buyer_id, price, fee in sorted((delivered - billed).elements()):
+        yield f"sale {sale_id} was delivered to {buyer_id} at {price} and a fee of {fee}, and not billed so"
+    for sale_id, _, buyer_id, price, fee in sorted((billed - delivered).elements()):
+        yield f"sale {sale_id} was billed to {buyer_id} at {price} and a fee of {fee}, and not delivered so"
 
 
 def _by_lead(sales: Iterable[Delivery]) -> Mapping[str, list[Delivery]]:

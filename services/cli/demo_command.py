@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.asking import place as ask
 from services.cli.complaints import WENT_WRONG, Complaint
+from services.cli.demo_bidders import Posted, receiver
 from services.cli.demo_buyers import Buyers
 from services.cli.demo_checks import check
 from services.cli.demo_evidence import billed, deliveries, finances, gather, staggered_lead
@@ -32,6 +34,9 @@ from services.cli.market_commands import follow_apply
 from services.cli.printing import onlookers, remark, say_json
 from services.cli.setup_command import set_up
 from services.cli.story import LocalClock
+from services.contract.events import MoneyKind
+from services.contract.ids import account_id_of
+from services.contract.inputs import MoveMoney
 from services.contract.market import Market
 from services.market.cli import apply_files
 from services.market.reading import open_files
@@ -40,6 +45,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 MARKET = EXAMPLES / "market-demo.yaml"
+RECEIVER = "127.0.0.1:18099"
+"""Where the demo's market posts webhooks to; the port is exchanged for a free one."""
+
+PAID_IN = {"clearview": 240_00}
+"""What buyers that pay in advance have paid in before the first lead, in minor units: not enough for all they want."""
+
 LEADS_MAX = 50_000
 READY_WITHIN_S = 60.0
 CLOSED_WITHIN_S = 150.0
@@ -75,9 +86,10 @@ def demo(
                 workers = ending.enter_context(
                     Workers(environment=there.environment, logs=there.logs, interruptions=interruptions)
                 )
-                market = _prepare(there, shown)
+                port, posted = ending.enter_context(receiver())
+                market = _prepare(there, shown, port)
                 shown.note("Starting the workers ...")
-                run = ending.enter_context(_running(there, market, workers, leads))
+                run = ending.enter_context(_running(there, market, workers, posted, leads))
                 report = _sell(run, shown, began_s)
                 shown.end()
                 _tell(report, as_json=as_json)
@@ -92,7 +104,7 @@ def demo(
     raise typer.Exit(0 if report.is_well else WENT_WRONG)
 
 
-def _prepare(there: Place, shown: _Shown) -> Market:
+def _prepare(there: Place, shown: _Shown, webhook_port: int) -> Market:
     """Set up the database and the topics, and apply the example market with its quick windows."""
     if not MARKET.exists():
         raise Complaint(
@@ -106,7 +118,10 @@ def _prepare(there: Place, shown: _Shown) -> Market:
 
     applied = apply_files(
         there.settings.database,
-        open_files([MARKET]),
+        [
+            replace(file, text=file.text.replace(RECEIVER, f"127.0.0.1:{webhook_port}"))
+            for file in open_files([MARKET])
+        ],
         dry_run=False,
         base_version=None,
         announce=follow,
@@ -120,7 +135,9 @@ class _Run:
     """A demo under way: its workers, and the threads that speak for sources and buyers."""
 
     place: Place
+    market: Market
     workers: Workers
+    posted: Posted
     sources: Sources
     receipts: Receipts
     buyers: Buyers
@@ -166,14 +183,16 @@ class _Run:
 
 
 @contextmanager
-def _running(there: Place, market: Market, workers: Workers, leads: int) -> Iterator[_Run]:
+def _running(there: Place, market: Market, workers: Workers, posted: Posted, leads: int) -> Iterator[_Run]:
     """Start the workers, the buyers and the sources."""
     connection, topics = there.settings.connection(), there.settings.topics
     ended, all_told = threading.Event(), threading.Event()
     stream = with_poison(traffic(leads))
     run = _Run(
         place=there,
+        market=market,
         workers=workers,
+        posted=posted,
         sources=Sources(connection, topics, stream, ended),
         receipts=Receipts(connection, topics, tuple(market.sources), all_told),
         buyers=Buyers(connection, topics, market, ended),
@@ -187,11 +206,28 @@ def _running(there: Place, market: Market, workers: Workers, leads: int) -> Iter
                 READY_WITHIN_S,
                 lambda: "not all workers have joined their groups",
             )
+            _pay_in(there)
             run.threads.append(pool.submit(run.sources.run))
             yield run
         finally:
             ended.set()
             all_told.set()
+
+
+def _pay_in(there: Place) -> None:
+    """Book what buyers have paid in; the router has it before the first lead, which must go through intake."""
+    for buyer_id, cents in PAID_IN.items():
+        ask(
+            there.settings,
+            MoveMoney(
+                lead_id=account_id_of(buyer_id),
+                buyer_id=buyer_id,
+                kind=MoneyKind.DEPOSIT,
+                reference="the demo's advance",
+                amount_cents=cents,
+                currency="USD",
+            ),
+        )
 
 
 def _sell(run: _Run, shown: _Shown, began_s: float) -> Report:
@@ -214,7 +250,7 @@ def _sell(run: _Run, shown: _Shown, began_s: float) -> Report:
     )
     shown.note("Checking the guarantees ...")
     run.stop_counting()
-    evidence = gather(found, receipts, tuple(run.buyers.leads))
+    evidence = gather(found, run.market, receipts, tuple(run.buyers.leads))
     told = staggered_lead(found.database)
     return Report(
         namespace=found.namespace,
@@ -223,7 +259,9 @@ def _sell(run: _Run, shown: _Shown, began_s: float) -> Report:
         finances=finances(found.database),
         story=read_story(found, told, _clock()) if told else None,
         checks=check(evidence),
-        offers=run.buyers.offers,
+        heard=run.buyers.heard,
+        limits=run.buyers.limits,
+        posted=run.posted,
         answers=run.buyers.answers,
         selling_s=selling_s,
         total_s=time.monotonic() - began_s,

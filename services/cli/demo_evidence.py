@@ -6,7 +6,6 @@ that can change nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,15 @@ import psycopg
 from psycopg.rows import dict_row
 
 from services.bus.settings import StepSettings
-from services.cli.demo_checks import Bill, Delivery, Evidence, body_of
+from services.cli.demo_checks import Evidence
+from services.cli.demo_limits import over_limits
+from services.cli.demo_sales import Bill, Delivery, delivery_of
 from services.cli.demo_sources import Receipts
 from services.cli.log_commands import verify_log
 from services.cli.outsiders import Received, read
 from services.cli.surroundings import connect_as_auditor
+from services.contract.market import Market
+from services.contract.outside_records import read_body
 from services.contract.times import decimal_amount
 from services.contract.topics import Topics
 
@@ -38,19 +41,24 @@ class Finances:
     outcomes: Sequence[Mapping[str, Any]]
     plans: Sequence[Mapping[str, Any]]
     buyers: Sequence[Mapping[str, Any]]
+    sources: Sequence[Mapping[str, Any]]
+    returns: Sequence[Mapping[str, Any]]
 
 
-def gather(found: StepSettings, receipts: Receipts, leads: Sequence[Received]) -> Evidence:
+def gather(found: StepSettings, market: Market, receipts: Receipts, leads: Sequence[Received]) -> Evidence:
     """Gather everything, once the demo has come to its end."""
     verified = verify_log(found)
     leaks, records_inside = _leaks(found)
     with connect_as_auditor(found.database) as connection:
         bills = _bills(connection)
         discrepancies, unbalanced = _discrepancies(connection), _unbalanced(connection)
+        returned, paid_in = _returned(connection), _paid_in(connection)
+    delivered = deliveries(leads, found.topics)
+    sales = {delivery.sale_id: delivery for delivery in delivered}.values()
     return Evidence(
         accepted=frozenset(receipts.accepted),
         closes={lead_id: frozenset(places) for lead_id, places in receipts.closes.items()},
-        deliveries=deliveries(leads, found.topics),
+        deliveries=delivered,
         bills=bills,
         discrepancies=discrepancies,
         unbalanced=unbalanced,
@@ -59,19 +67,21 @@ def gather(found: StepSettings, receipts: Receipts, leads: Sequence[Received]) -
             *(f"partition {at}: entry {broken.seq}: {broken.why}" for at, broken in verified.breaks.items()),
             *(f"partition {at}: {difference}" for at, difference in verified.differences.items()),
         ],
+        over_limits=tuple(over_limits(market, sales, returned=returned, paid_in_cents=paid_in)),
         records_inside=records_inside,
         entries=sum(reader.position.seq for reader in verified.readers.values()),
     )
 
 
 def deliveries(records: Iterable[Received], topics: Topics) -> list[Delivery]:
-    """Pick the leads out of what buyers got; the rest are notices."""
-    found = []
-    for record in records:
-        owner, body = topics.owner_of(record.topic), json.loads(record.value)
-        if owner is not None and body["type"] == "lead":
-            found.append(body_of(owner[1], body, record.value))
-    return found
+    """Pick the leads out of what buyers got, with the upgrades that followed; the rest are notices."""
+    read_once = [(topics.owner_of(record.topic), read_body(record.value), record.value) for record in records]
+    fees = {body["sale_id"]: body["fee"] for _, body, _ in read_once if body["type"] == "upgraded"}
+    return [
+        delivery_of(owner[1], body, value, fees.get(body["sale_id"]))
+        for owner, body, value in read_once
+        if owner is not None and body["type"] == "lead"
+    ]
 
 
 def billed(database: str) -> tuple[int, int]:
@@ -103,6 +113,16 @@ def finances(database: str) -> Finances:
                 connection,
                 "select buyer, leads, exclusive_leads, shared_leads, spend, owes, currency from finance.buyers "
                 "order by spend desc, buyer",
+            ),
+            sources=_rows(
+                connection,
+                "select source, sum(revenue) as revenue, sum(payouts) as payouts, sum(margin) as margin, currency "
+                "from finance.margin group by source, currency order by source",
+            ),
+            returns=_rows(
+                connection,
+                "select decision, count(*) as returns, sum(refund) as refund from finance.returns "
+                "group by decision order by decision",
             ),
         )
 
@@ -136,11 +156,32 @@ def _leaks(found: StepSettings) -> tuple[list[str], int]:
 
 
 def _bills(connection: psycopg.Connection) -> list[Bill]:
-    rows = connection.execute("select sale_id::text, lead_id::text, buyer_id, price_cents from billing.sales")
+    rows = connection.execute(
+        "select sale_id::text, lead_id::text, buyer_id, price_cents, upgrade_fee_cents from billing.sales"
+    )
     return [
-        Bill(sale_id=sale_id, lead_id=lead_id, buyer_id=buyer_id, price=decimal_amount(cents))
-        for sale_id, lead_id, buyer_id, cents in rows
+        Bill(
+            sale_id=sale_id,
+            lead_id=lead_id,
+            buyer_id=buyer_id,
+            price=decimal_amount(cents),
+            fee=decimal_amount(fee_cents),
+        )
+        for sale_id, lead_id, buyer_id, cents, fee_cents in rows
     ]
+
+
+def _returned(connection: psycopg.Connection) -> frozenset[str]:
+    rows = connection.execute("select sale_id::text from billing.returns where decision = 'approved'")
+    return frozenset(sale_id for (sale_id,) in rows)
+
+
+def _paid_in(connection: psycopg.Connection) -> Mapping[str, int]:
+    rows = connection.execute(
+        "select split_part(credit_account, ':', 2), sum(amount_cents)::bigint from billing.transfers "
+        "where kind = 'deposit' group by 1"
+    )
+    return dict(rows.fetchall())
 
 
 def _discrepancies(connection: psycopg.Connection) -> list[str]:

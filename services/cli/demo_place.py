@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shlex
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -84,12 +85,19 @@ def place(data: Path, progress: Progress) -> Iterator[Place]:
             "GAVEL_DATABASE": database,
             "GAVEL_NAMESPACE": namespace,
             "GAVEL_DATA": str(data.absolute()),
+            "GAVEL_HTTP_PORT": str(_free_port()),
+            "GAVEL_WEBHOOK_NETWORKS": "127.0.0.0/8",
         }
         yield Place(
             data=data.absolute(),
             environment=environment,
             settings=StepSettings(kafka=servers.kafka, database=database, namespace=namespace),
         )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def sweep(server: str, connection: Connection) -> None:

@@ -5,10 +5,11 @@ It shows what was found and computes nothing but percentages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from services.cli.demo_bidders import BY_HTTP, FAST, SILENT, SLOW, Posted
 from services.cli.demo_checks import EXAMPLES_NAMED, Check
 from services.cli.demo_evidence import Finances
 from services.cli.demo_place import Place
@@ -28,7 +29,9 @@ class Report:
     finances: Finances
     story: Story | None
     checks: Sequence[Check]
-    offers: int
+    heard: Mapping[tuple[str, str], int]
+    limits: Mapping[str, str]
+    posted: Posted
     answers: int
     selling_s: float
     total_s: float
@@ -52,10 +55,18 @@ def report_json(report: Report) -> dict[str, Any]:
             "undecodable": receipts.undecodable,
             "closed": dict(receipts.outcomes),
         },
-        "offers": {"made": report.offers, "answers_and_reports": report.answers},
+        "buyers_were_told": [
+            {"buyer": buyer, "what": what, "times": times}
+            for (buyer, what), times in sorted(report.heard.items())
+        ],
+        "answers_and_reports": report.answers,
+        "posted_by_http": {"pings": report.posted.pings, "leads": report.posted.leads},
+        "limits_reached": dict(report.limits),
         "closed_by_lead_type": [dict(row) for row in report.finances.outcomes],
         "plans": [dict(row) for row in report.finances.plans],
         "buyers": [dict(row) for row in report.finances.buyers],
+        "sources": [dict(row) for row in report.finances.sources],
+        "returns": [dict(row) for row in report.finances.returns],
         "story": story_json(report.story) if report.story else None,
         "checks": [
             {**asdict(check), "holds": check.holds, "against": list(check.against)} for check in report.checks
@@ -70,6 +81,9 @@ def say_report(report: Report, clock: LocalClock) -> None:
     _say_outcomes(report)
     _say_plans(report.finances)
     _say_buyers(report.finances)
+    _say_auctions(report)
+    _say_afterwards(report)
+    _say_sources(report.finances)
     if report.story is not None:
         say()
         say("One lead's whole story, from the log")
@@ -167,6 +181,74 @@ def _say_buyers(finances: Finances) -> None:
                 f"{row['spend']:,} {row['currency']}",
             )
             for row in finances.buyers
+        ),
+    )
+
+
+def _say_auctions(report: Report) -> None:
+    ways = {
+        FAST: "answers at once",
+        SLOW: "answers late",
+        SILENT: "never answers",
+        BY_HTTP: "answers by HTTP",
+    }
+    outcomes = ("outbid", "other_mode", "below_floor", "no_answer")
+
+    def times(buyer: str, what: str) -> int:
+        return report.heard.get((buyer, what), 0)
+
+    say_table(
+        "How the bidders did (buyers' topics)",
+        (
+            "bidder",
+            "which",
+            "#pings",
+            "#void bids",
+            *(f"#{name.replace('_', ' ')}" for name in outcomes),
+            "#won",
+        ),
+        (
+            (
+                buyer,
+                way,
+                f"{times(buyer, 'ping'):,}",
+                f"{times(buyer, 'bid_void'):,}",
+                *(f"{times(buyer, f'auction_result: {name}'):,}" for name in outcomes),
+                f"{times(buyer, 'lead'):,}",
+            )
+            for buyer, way in ways.items()
+        ),
+    )
+
+
+def _say_afterwards(report: Report) -> None:
+    """Tell of upgrades, returns and limits."""
+    upgraded = sum(times for (_, what), times in report.heard.items() if what == "upgraded")
+    rows = [("upgraded to exclusive when its buyer asked", f"{upgraded:,}", "")]
+    rows += [
+        (f"return {row['decision']}", f"{row['returns']:,}", f"{row['refund'] or 0:,} credited")
+        for row in report.finances.returns
+    ]
+    rows += [
+        ("limit reached", order, limit.replace("_", " ")) for order, limit in sorted(report.limits.items())
+    ]
+    say_table(
+        "What happened after the sale, and where limits held",
+        ("what", "#how many, or which order", "which"),
+        rows,
+    )
+
+
+def _say_sources(finances: Finances) -> None:
+    say_table(
+        "What each source earned (finance.margin)",
+        ("source", "#revenue", "#paid to it", "#margin"),
+        (
+            (
+                row["source"],
+                *(f"{row[name]:,} {row['currency']}" for name in ("revenue", "payouts", "margin")),
+            )
+            for row in finances.sources
         ),
     )
 

@@ -23,7 +23,11 @@ from services.cli.complaints import Complaint
 from services.cli.demo_interruptions import Interruptions
 from services.cli.step_commands import command
 
-CREW: tuple[tuple[str, ...], ...] = (("intake",), ("router", "router"), ("resale", "billing", "feed"))
+CREW: tuple[tuple[str, ...], ...] = (
+    ("intake",),
+    ("router", "router"),
+    ("resale", "billing", "feed", "gateway"),
+)
 """Which steps run, in the order in which they are stopped: first those that let something in."""
 
 STOPS_WITHIN_S = 10.0

@@ -13,23 +13,23 @@ from typing import Annotated, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import psycopg
 import typer
 
 from services.bus.kafka import LogProducer
 from services.bus.ports import Message
 from services.bus.settings import StepSettings
+from services.cli.asking import partitions_inside
 from services.cli.complaints import MISUSED, Complaint
-from services.cli.log_reading import LogTable, LogTopic, Reader, entries_of
-from services.cli.printing import answers, remark, say, say_json
+from services.cli.lead_reading import read_lead
+from services.cli.printing import answers, say, say_json
 from services.cli.story import Chapter, Line, LocalClock, tell
 from services.cli.surroundings import connect_as_auditor, settings
+from services.cli.why_commands import replay_command, show_why
 from services.contract.codec import codec
 from services.contract.events import WithdrawalReason
 from services.contract.ids import partition_of
 from services.contract.inputs import WithdrawLead
 from services.contract.times import iso_time
-from services.contract.topics import declarations
 
 app = typer.Typer(help="One lead.", no_args_is_help=True)
 
@@ -56,7 +56,15 @@ class Story:
     lines: Sequence[Line]
 
 
-@app.command()
+app.command(
+    "replay",
+    epilog="Example: gavel lead replay 3f276050-d4f1-5f5c-bcc4-f72e1c5a5436",
+)(replay_command)
+
+
+@app.command(
+    epilog="Examples: gavel lead show 3f276050-d4f1-5f5c-bcc4-f72e1c5a5436, and the same with --why sunpeak"
+)
 def show(
     lead_id: LeadId,
     timezone: Annotated[
@@ -65,10 +73,19 @@ def show(
             "--timezone", help="Tell times there, as in America/New_York; by default, where you are."
         ),
     ] = "",
+    why: Annotated[
+        str,
+        typer.Option(
+            "--why", metavar="BUYER", help="Instead, what decided for or against each order of this buyer."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Tell a lead's story from the log: every decision, and what everybody was told."""
     clock = LocalClock(_zone(timezone))
+    if why:
+        show_why(settings(), str(lead_id), why, clock, as_json=as_json)
+        return
     story = read_story(settings(), str(lead_id), clock)
     if as_json:
         say_json(story_json(story))
@@ -76,7 +93,7 @@ def show(
         say_story(story, clock)
 
 
-@app.command()
+@app.command(epilog="Example: gavel lead withdraw 3f276050-d4f1-5f5c-bcc4-f72e1c5a5436 --reason revoked")
 def withdraw(
     lead_id: LeadId,
     reason: Annotated[Withdrawal, typer.Option("--reason", help="Why.")] = Withdrawal.OPERATOR,
@@ -105,37 +122,13 @@ def withdraw(
 
 def read_story(found: StepSettings, lead_id: str, clock: LocalClock) -> Story:
     """Read a lead's story from the router's table, or, where that does not go back far enough, from the topic."""
-    partition = partition_of(lead_id, partitions_inside())
-    reader = Reader(codec=codec())
-    read_from, entries = "the database (router.log)", None
-    try:
-        with connect_as_auditor(found.database) as connection:
-            table = LogTable(connection)
-            if table.has_all(partition):
-                entries = entries_of(lead_id, table.read(partition), reader)
-    except psycopg.OperationalError as error:
-        remark(f"The database does not answer ({str(error).strip()}): reading the topic instead.")
-    if entries is None:
-        with LogTopic(found.connection(), found.topics.log) as topic:
-            read_from, entries = (
-                f"the topic ({topic.topic})",
-                entries_of(lead_id, topic.read(partition), reader),
-            )
-    if reader.broken is not None:
-        remark(
-            f"The log breaks at entry {reader.broken.seq} ({reader.broken.why}): the story may go on after it."
-        )
-    if not entries:
-        raise Complaint(
-            f"The log knows no lead {lead_id} (partition {partition}, read from {read_from}).",
-            "The id is on its receipt (gavel source receipts SOURCE); a lead that was declined has no story.",
-        )
-    chapters = [Chapter(entry=entry, events=events) for entry, events in entries]
+    read = read_lead(found, lead_id)
+    chapters = [Chapter(entry=entry, events=events) for entry, events in read.entries]
     return Story(
         lead_id=lead_id,
-        partition=partition,
-        read_from=read_from,
-        lines=tell(chapters, partition=partition, clock=clock),
+        partition=read.partition,
+        read_from=read.read_from,
+        lines=tell(chapters, partition=read.partition, clock=clock),
     )
 
 
@@ -173,11 +166,6 @@ def story_json(story: Story) -> dict[str, Any]:
             for line in story.lines
         ],
     }
-
-
-def partitions_inside() -> int:
-    """Say how many partitions the topics inside have, which is declared, and fixed for good."""
-    return next(found.partitions for found in declarations() if found.name == "leads.log")
 
 
 def _require_listed(found: StepSettings, lead_id: str) -> None:

@@ -190,6 +190,15 @@ class LogTable:
                 yield Value(seq, value)
             after = rows[-1][0]
 
+    def read_lead(self, partition: int, lead_id: str) -> Iterator[Value]:
+        """Read the entries about one lead that are there still, in order."""
+        rows = self._connection.execute(
+            "select seq, value from router.log where partition = %s and lead_id = %s order by seq",
+            [partition, lead_id],
+        )
+        for seq, value in rows:
+            yield Value(seq, bytes(value))
+
     def _page(self, partition: int, after: int) -> Sequence[tuple[int, bytes]]:
         found = self._connection.execute(
             "select seq, value from router.log where partition = %s and seq > %s order by seq limit %s",

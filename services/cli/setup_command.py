@@ -16,7 +16,7 @@ from services.bus.administration import CreatedTopics, create_topics
 from services.bus.database import CONNECT_S, connect
 from services.bus.migrations import migrate
 from services.bus.settings import StepSettings
-from services.cli.lead_commands import partitions_inside
+from services.cli.asking import partitions_inside
 from services.cli.printing import remark, say, say_json
 from services.cli.surroundings import settings
 from services.router.store import initialise

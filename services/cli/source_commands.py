@@ -16,19 +16,21 @@ import typer
 
 from services.cli.complaints import MISUSED, Complaint
 from services.cli.outsiders import Outbox, read
+from services.cli.pausing import Subject, add_pausing
 from services.cli.printing import onlookers, remark, say, say_json, say_json_line
 from services.cli.surroundings import kafka_settings
 
 LINE_BYTES_MAX = 1_000_000
 """Kafka takes no larger record by default; intake takes far smaller ones."""
 
-app = typer.Typer(help="Do as a source does.", no_args_is_help=True)
+app = typer.Typer(help="Do as a source does; pause one, and let it go on.", no_args_is_help=True)
+add_pausing(app, Subject.SOURCE)
 
 SourceId = Annotated[str, typer.Argument(metavar="SOURCE", help="The source's id in the market.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
-@app.command()
+@app.command(epilog="Example: gavel source send sunform leads.jsonl")
 def send(
     source: SourceId,
     file: Annotated[str, typer.Argument(metavar="FILE", help="One JSON object a line; - is standard input.")],
@@ -52,7 +54,7 @@ def send(
         say(f"Sent {sent:,} to {topic}. Their receipts: gavel source receipts {source}")
 
 
-@app.command()
+@app.command(epilog="Example: gavel source receipts sunform")
 def receipts(
     source: SourceId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,

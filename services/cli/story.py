@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
+from services.cli import sentences
+from services.cli.sentences import happened, money, words
 from services.contract.entries import CauseKind, Entry
 from services.contract.events import (
+    AuctionClosed,
+    AuctionOpened,
+    BidDeclined,
+    BidPlaced,
+    BidVoided,
     CommandRefused,
     DeliveryFailed,
     DispositionReported,
@@ -20,11 +27,16 @@ from services.contract.events import (
     LeadClosed,
     LeadListed,
     LeadSold,
+    LeadUpgraded,
+    LimitReached,
+    MoneyMoved,
     OfferExpired,
     OfferMade,
     OfferRejected,
     OfferWithdrawn,
-    Outcome,
+    ReturnApproved,
+    ReturnRefused,
+    ReturnRequested,
     StageStarted,
     WindowClosed,
     WindowKind,
@@ -32,8 +44,22 @@ from services.contract.events import (
     WithdrawalNoted,
 )
 from services.contract.market import Mode
-from services.contract.times import decimal_amount
-from services.router.messages import Channel, Outgoing, duration_for_people, react
+from services.router.messages import Channel, Outgoing, react
+
+MarketEvent: TypeAlias = (
+    AuctionOpened
+    | BidPlaced
+    | BidDeclined
+    | BidVoided
+    | AuctionClosed
+    | LeadUpgraded
+    | ReturnRequested
+    | ReturnApproved
+    | ReturnRefused
+    | MoneyMoved
+    | LimitReached
+)
+"""What is told of auctions, and of what comes after a sale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +139,7 @@ class _Teller:
     def _sentence(self, event: Event, at_ms: int, *, by_timer: bool) -> str | None:
         match event:
             case LeadListed():
-                return _listed(event)
+                return sentences.listed(event)
             case StageStarted(stage=stage):
                 return f"Selling went on to stage {stage + 1} of the plan."
             case OfferMade():
@@ -125,42 +151,71 @@ class _Teller:
             case OfferWithdrawn(buyer_id=buyer_id):
                 return f"The offer to {buyer_id} was withdrawn, because the selling ended."
             case LeadSold():
-                return self._sold(event, at_ms)
+                return sentences.sold(event, self._terms(event, at_ms))
             case WindowOpened():
                 return self._window_opened(event, at_ms)
             case WindowClosed(window_number=number):
                 return self._window_closed(number, by_timer=by_timer)
             case DispositionReported():
-                return f"{event.buyer_id} reported: {_words(event.disposition)} (sale {event.sale_number})."
+                return f"{event.buyer_id} reported: {words(event.disposition)} (sale {event.sale_number})."
             case WithdrawalNoted(reason=reason):
-                return f"Withdrawn before it was listed ({_words(reason)}): it will be closed on arrival."
+                return f"Withdrawn before it was listed ({words(reason)}): it will be closed on arrival."
             case LeadClosed():
-                return _closed(event)
+                return sentences.closed(event)
             case DeliveryFailed():
-                return _delivery_failed(event)
+                return sentences.delivery_failed(event)
             case CommandRefused():
                 whose = f" of {event.buyer_id}" if event.buyer_id else ""
-                return f"Refused: {_words(event.command)}{whose} (reason: {_words(event.reason)})."
+                return f"Refused: {words(event.command)}{whose} (reason: {words(event.reason)})."
+            case _:
+                return self._market_sentence(event, at_ms)
+
+    def _market_sentence(self, event: MarketEvent, at_ms: int) -> str:
+        """Tell of auctions, and of what comes after a sale."""
+        match event:
+            case AuctionOpened():
+                return sentences.auction_opened(event, self.clock.time(event.bids_until_ms, at_ms))
+            case BidPlaced():
+                return sentences.bid_placed(event)
+            case BidDeclined(buyer_id=buyer_id, reason=reason):
+                return f"{buyer_id} does not bid (reason: {words(reason)})."
+            case BidVoided(buyer_id=buyer_id, reason=reason):
+                return f"The bid of {buyer_id} counts for nothing (reason: {words(reason)})."
+            case AuctionClosed():
+                return sentences.auction_closed(event)
+            case LeadUpgraded():
+                return sentences.upgraded(event)
+            case ReturnRequested(buyer_id=buyer_id, reason=reason):
+                return f"{buyer_id} wants to give sale {event.sale_number} back (reason: {words(reason)})."
+            case ReturnApproved():
+                return sentences.return_approved(event)
+            case ReturnRefused():
+                return f"The return of sale {event.sale_number} was refused (reason: {words(event.reason)})."
+            case MoneyMoved():
+                amount = money(event.amount_cents, event.currency)
+                return f"Account of {event.buyer_id}: {event.kind} of {amount} ({event.reference})."
+            case LimitReached():
+                return self._limit_reached(event, at_ms)
             case _:
                 assert_never(event)
+
+    def _limit_reached(self, reached: LimitReached, at_ms: int) -> str:
+        resumes = reached.resumes_at_ms
+        until = "" if resumes is None else f", until {self.clock.time(resumes, at_ms)}"
+        return f"Order {reached.order_id} was passed over: {words(reached.limit)} is used up{until}."
 
     def _offered(self, offer: OfferMade, at_ms: int) -> str:
         by = self.clock.time(offer.answer_by_ms, at_ms)
         return (
             f"Offered to {offer.buyer_id} (order {offer.order_id}) without contact details: "
-            f"{_offered_mode(offer)}, for {_money(offer.price_cents, offer.currency)}, if it accepts by {by}."
-        )
-
-    def _sold(self, sold: LeadSold, at_ms: int) -> str:
-        price = _money(sold.price_cents, sold.currency)
-        accepted = "" if sold.offer_number is None else ", who accepted its offer"
-        return (
-            f"Sold to {sold.buyer_id} (order {sold.order_id}){accepted}, for {price}: "
-            f"{self._terms(sold, at_ms)}."
+            f"{sentences.offered_mode(offer)}, for {money(offer.price_cents, offer.currency)}, if it accepts by {by}."
         )
 
     def _terms(self, sold: LeadSold, at_ms: int) -> str:
         number = f"number {sold.sale_number} of at most {sold.sales_max}"
+        if sold.mode is Mode.SHARED and sold.upgrade_fee_cents is not None:
+            fee = money(sold.upgrade_fee_cents, sold.currency)
+            return f"shared, {number}, to be had alone for {fee} more"
         if sold.mode is Mode.SHARED:
             return f"shared, {number}"
         if sold.exclusive_until_ms is None:
@@ -179,6 +234,8 @@ class _Teller:
                 return f"The next attempt to sell it waits until {due}."
             case WindowKind.RETRY:
                 return f"Nobody takes it now; the next attempt is at {due}."
+            case WindowKind.UPGRADE:
+                return f"Nobody else is sold to before {due}, so that its holder may have it alone."
             case WindowKind.EXPIRY:
                 return f"Whatever is unsold at {due} stays unsold."
             case _:
@@ -195,52 +252,13 @@ _TIME_IS_UP: Mapping[WindowKind, str | None] = {
     WindowKind.EXCLUSIVITY: "The exclusive time was over, without a deal.",
     WindowKind.WAIT: "The wait was over.",
     WindowKind.RETRY: "It was time to try again.",
+    WindowKind.UPGRADE: "The time that its holder had to itself was over.",
     WindowKind.EXPIRY: "The time to sell it was over.",
-}
-
-_ENDED: Mapping[Outcome, str] = {
-    Outcome.SOLD_OUT: "sold out",
-    Outcome.PARTLY_SOLD: "partly sold",
-    Outcome.UNSOLD: "unsold",
-    Outcome.DEAL: "a holder made the deal",
-    Outcome.WITHDRAWN: "withdrawn",
-    Outcome.FAILED: "failed, because a promise would have been broken",
 }
 
 
 def _line(entry: Entry, kind: str, sentence: str, fact: Mapping[str, Any]) -> Line:
     return Line(at_ms=entry.decided_at_ms, seq=entry.seq, kind=kind, sentence=sentence, fact=fact)
-
-
-def _listed(event: LeadListed) -> str:
-    test = "test " if event.is_test else ""
-    what = f"a {test}lead of type {event.lead_type} from {event.source_id}, quality {event.quality}"
-    if event.plan is None:
-        return f"Listed: {what}. No plan fits it."
-    buyers = "one buyer" if event.sales_max == 1 else f"at most {event.sales_max} buyers"
-    never = f", never to {_names(event.never_to)}" if event.never_to else ""
-    return f"Listed: {what}, for sale by plan {event.plan} to {buyers}{never}."
-
-
-def _offered_mode(offer: OfferMade) -> str:
-    if offer.mode is Mode.SHARED:
-        return f"shared, number {offer.sale_number} of at most {offer.sales_max}"
-    if offer.exclusive_for_ms is None:
-        return "exclusive, for good"
-    return f"exclusive for {duration_for_people(offer.exclusive_for_ms)}"
-
-
-def _closed(event: LeadClosed) -> str:
-    holders = f"held by {_names(event.holders)}" if event.holders else "held by nobody"
-    return f"Closed: {_ENDED[event.outcome]}; {holders}."
-
-
-def _delivery_failed(event: DeliveryFailed) -> str:
-    credited = _money(event.price_cents, event.currency)
-    return (
-        f"The delivery to {event.buyer_id} can never succeed ({_words(event.reason)}): {credited} credited; "
-        f"sale {event.sale_number} stays used."
-    )
 
 
 def _kind(outgoing: Outgoing) -> str:
@@ -250,32 +268,16 @@ def _kind(outgoing: Outgoing) -> str:
 
 
 def _told(outgoing: Outgoing) -> str | None:
-    """Tell what a recipient is told; offers and their ends have been told as events."""
+    """Tell what a recipient is told; what stands on pings has been told as events."""
     body = outgoing.body
     if outgoing.sale_number is not None:
         return f"{outgoing.recipient} gets the lead, and is told: “{body['promise']}”"
     if outgoing.channel is Channel.BUYER_PINGS:
         return None
-    happened = "; ".join(map(_happened, body["happened"]))
+    if body["type"] == "upgraded":
+        return f"{outgoing.recipient}, its holder, is told: “{body['promise']}”"
+    what = "; ".join(map(happened, body["happened"]))
     if outgoing.channel is Channel.SOURCE_RECEIPTS:
-        return f"{outgoing.recipient}, its source, gets a receipt: {happened}."
+        return f"{outgoing.recipient}, its source, gets a receipt: {what}."
     held = "1 holds it" if body["holders"] == 1 else f"{body['holders']} hold it"
-    return f"{outgoing.recipient}, a holder, gets a notice: {happened}; {held}."
-
-
-def _happened(item: Mapping[str, Any]) -> str:
-    if item["type"] == "closed":
-        return f"closed ({_ENDED[Outcome(item['outcome'])]})"
-    return f"sold {item['mode']}, number {item['sale_number']} of at most {item['sales_max']}"
-
-
-def _money(cents: int, currency: str) -> str:
-    return f"{decimal_amount(cents)} {currency}"
-
-
-def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _words(code: str) -> str:
-    return code.replace("_", " ")
+    return f"{outgoing.recipient}, a holder, gets a notice: {what}; {held}."

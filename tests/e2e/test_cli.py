@@ -38,14 +38,22 @@ lead_types:
     details: {state: us_state}
     ping: [state]
     contact_kept: 180d
+    returns: {within: 7d, reasons: [duplicate], approve: operator}
     plans:
       - name: staggered
         sales_max: 2
         stages:
           - {sell: exclusive, price: 70.00, accept_within: 10m, exclusive_for: 72h}
           - {sell: shared, price: 30.00}
+  solar:
+    contact: [first_name, email, phone]
+    details: {state: us_state}
+    ping: [state]
+    contact_kept: 180d
+    plans:
+      - {name: once, stages: [{sell: exclusive, price: 50.00}]}
 sources:
-  web: {lead_types: [roofing]}
+  web: {lead_types: [roofing, solar]}
 buyers:
   oak:
     timezone: America/Chicago
@@ -53,6 +61,12 @@ buyers:
   elm:
     timezone: America/Chicago
     orders: {shared: {lead_type: roofing, takes: {shared: list}}}
+  ash:
+    timezone: America/Chicago
+    account: {prepaid: true}
+    orders:
+      sunny: {lead_type: solar, takes: {exclusive: list}, caps: {leads_per_day: 2}}
+      rainy: {lead_type: solar, where: {state: WA}, takes: {exclusive: list}}
 """
 
 
@@ -80,11 +94,11 @@ class Shell:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def send(self, reference: str) -> None:
+    def send(self, reference: str, lead_type: str = "roofing") -> None:
         """Send a lead."""
         contact = {"first_name": "Ada", "email": f"{reference}@example.org", "phone": "212-555-0123"}
         lead = {
-            "lead_type": "roofing",
+            "lead_type": lead_type,
             "reference": reference,
             "contact": contact,
             "details": {"state": "NY"},
@@ -105,12 +119,18 @@ class Shell:
         topic = found.topics.source_receipts("web")
         return [json.loads(record.value) for batch in read(found.connection(), [topic]) for record in batch]
 
-    def accepted(self, reference: str) -> str:
+    def accepted(self, reference: str, lead_type: str = "roofing") -> str:
         """Send a lead, and give its id once it is accepted."""
-        self.send(reference)
+        self.send(reference, lead_type)
+        told = self.told_of(reference)
+        assert told["happened"] == [{"type": "accepted"}]
+        return str(told["lead_id"])
+
+    def told_of(self, reference: str) -> dict[str, Any]:
+        """Wait for the first that the source is told of a lead."""
         told = wait_for(lambda: [each for each in self.receipts() if each.get("reference") == reference])
-        assert told[0]["happened"] == [{"type": "accepted"}]
-        return str(told[0]["lead_id"])
+        found: dict[str, Any] = told[0]
+        return found
 
     def kinds(self, lead_id: str) -> list[str]:
         """Read a lead's story, as far as it goes."""
@@ -275,3 +295,128 @@ def test_what_was_never_published_cannot_be_published_again(running: Shell) -> N
     done = running.gavel("log", "republish", "--partition", "0", "--from", "1000000")
     assert done.returncode == 1
     assert "is published up to entry" in done.stderr
+
+
+# An account, an order's limits, and why.
+
+
+def why(shell: Shell, lead_id: str, buyer_id: str, order_id: str) -> list[str]:
+    """Say what decided about an order, attempt by attempt."""
+    told = shell.answer("lead", "show", lead_id, "--why", buyer_id)
+    attempts = [answer for answer in told["answers"] if answer["kind"] == "attempt"]
+    return [
+        order["decisive"] for attempt in attempts for order in attempt["orders"] if order["order"] == order_id
+    ]
+
+
+def test_a_deposit_is_booked_once_and_may_be_spent_to_the_last_cent(running: Shell) -> None:
+    unsold = running.accepted("before-the-deposit", "solar")
+    wait_for(lambda: "LeadClosed" in running.kinds(unsold))
+    assert why(running, unsold, "ash", "ash/sunny") == ["no_room"]
+    assert why(running, unsold, "ash", "ash/rainy") == ["filter"]
+
+    booked = running.answer("billing", "deposit", "ash", "60.00", "--reference", "bank-1")
+    assert (booked["booked_before"], booked["account"]["room"]) == (False, "60.00")
+    again = running.answer("billing", "deposit", "ash", "60.00", "--reference", "bank-1")
+    assert (again["booked_before"], again["account"], again["booked_at"]) == (
+        True,
+        booked["account"],
+        booked["booked_at"],
+    )
+    corrected = running.answer("billing", "adjust", "ash", "-10.00", "--reference", "slip-1")
+    assert corrected["account"]["balance"] == "50.00"
+
+    sold = running.accepted("after-the-deposit", "solar")
+    wait_for(lambda: "LeadSold" in running.kinds(sold))
+    assert why(running, sold, "ash", "ash/sunny") == ["sold"]
+    shown = running.answer("order", "show", "ash/sunny")
+    assert shown["account"]["room"] == "0.00"
+    assert [(cap["cap"], cap["used"], cap["most"]) for cap in shown["caps"]] == [("leads_per_day", 1, 2)]
+    assert shown["hindrances"] == ["its buyer's account is used up"]
+    assert "leads_per_day" in running.gavel("order", "show", "ash/sunny").stdout
+
+
+def test_a_reference_that_is_booked_otherwise_already_is_told_with_what_it_booked(running: Shell) -> None:
+    running.answer("billing", "deposit", "ash", "0.01", "--reference", "bank-2")
+    other = running.gavel("billing", "deposit", "ash", "70.00", "--reference", "bank-2")
+    assert other.returncode == 1
+    assert "is booked already, as another deposit: 0.01 USD" in other.stderr
+    unknown = running.gavel("billing", "deposit", "asch", "1.00", "--reference", "x")
+    assert (unknown.returncode, "did you mean ash?" in unknown.stderr) == (1, True)
+
+
+def test_every_decision_about_a_lead_is_executed_again_and_is_identical(running: Shell) -> None:
+    lead_id = running.accepted("replayed")
+    wait_for(lambda: "OfferMade" in running.kinds(lead_id))
+    running.answer("buyer", "answer", "oak", "accept", lead_id)
+    wait_for(lambda: "LeadSold" in running.kinds(lead_id))
+    answer = running.answer("lead", "replay", lead_id)
+    assert answer["identical"]
+    assert [entry["verdict"] for entry in answer["entries"]] == ["identical"] * len(answer["entries"])
+    assert {entry["cause"] for entry in answer["entries"]} == {"qualified", "command"}
+    assert why(running, lead_id, "oak", "oak/alone") == ["offered"]
+    assert why(running, lead_id, "elm", "elm/shared") == ["mode"]
+    stranger = running.gavel("lead", "show", lead_id, "--why", "ash")
+    assert (stranger.returncode, "had no order for roofing" in stranger.stdout) == (0, True)
+
+
+# Returns, and pausing.
+
+
+def test_a_return_waits_for_an_operator_who_approves_it_once(running: Shell) -> None:
+    lead_id = running.accepted("returned")
+    wait_for(lambda: "OfferMade" in running.kinds(lead_id))
+    running.answer("buyer", "answer", "oak", "accept", lead_id)
+    wait_for(lambda: "LeadSold" in running.kinds(lead_id))
+    nothing = running.gavel("return", "approve", lead_id, "1")
+    assert (nothing.returncode, "has not asked" in nothing.stderr) == (1, True)
+
+    running.answer("buyer", "answer", "oak", "return", lead_id, "--reason", "duplicate")
+    pending = wait_for(
+        lambda: [each for each in running.answer("return", "list")["returns"] if each["lead_id"] == lead_id]
+    )
+    assert [(each["sale_number"], each["buyer"], each["reason"]) for each in pending] == [
+        (1, "oak", "duplicate")
+    ]
+    approved = running.answer("return", "approve", lead_id, "1")
+    assert (approved["decision"], approved["refund"]) == ("approved", "70.00")
+    again = running.gavel("return", "refuse", lead_id, "1")
+    assert (again.returncode, "credited already" in again.stderr) == (1, True)
+    decided = wait_for(
+        lambda: [
+            each
+            for each in running.answer("return", "list", "--which", "approved")["returns"]
+            if each["lead_id"] == lead_id
+        ]
+    )
+    assert decided[0]["refund"] == "70.00"
+
+
+def test_a_paused_source_sends_in_vain_until_it_is_resumed(running: Shell) -> None:
+    dry = running.answer("source", "pause", "web", "--dry-run")
+    assert [change["path"] for change in dry["changes"]] == ["sources.web.paused"]
+    paused = running.gavel("source", "pause", "web")
+    assert f"version {dry['version']} is in force" in paused.stdout
+    assert "does not say `paused: yes`" in paused.stderr
+    assert "no change" in running.gavel("source", "pause", "web").stdout
+
+    numbers = iter(range(1_000))
+
+    def declined() -> list[dict[str, Any]]:
+        reference = f"while-paused-{next(numbers)}"
+        running.send(reference)
+        return [item for item in running.told_of(reference)["happened"] if item["type"] == "declined"]
+
+    assert wait_for(declined)[0]["reason"] == "source_paused"
+    resumed = running.answer("source", "resume", "web")
+    assert resumed["version"] == dry["version"] + 1
+
+
+def test_a_paused_order_buys_nothing_until_it_is_resumed(running: Shell) -> None:
+    running.answer("order", "pause", "oak/alone")
+    lead_id = running.accepted("while-the-order-sleeps")
+    wait_for(lambda: "LeadClosed" in running.kinds(lead_id) or "LeadSold" in running.kinds(lead_id))
+    assert why(running, lead_id, "oak", "oak/alone")[0] == "paused"
+    assert running.answer("order", "show", "oak/alone")["hindrances"] == ["it is paused"]
+    running.answer("order", "resume", "oak/alone")
+    assert running.answer("order", "show", "oak/alone")["buys_now"]

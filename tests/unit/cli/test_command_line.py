@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from services.bus.kafka import Connection
 from services.bus.settings import SettingsError
-from services.cli.buyer_commands import lines_of
+from services.cli.buyer_commands import accept, bid, disposition, encoded, lines_of, no_bid, reject
 from services.cli.commands import COMMANDS, Command, build_app, called_in
 from services.cli.complaints import MISUSED, Complaint, complaint_about
 from services.cli.source_commands import _checked, receipt_line
 from services.cli.step_commands import steps
 from services.cli.surroundings import adopt_local_stack
+from services.contract.events import Disposition, NoBidReason, RejectionReason
+from services.intake.answers import read_answer
 
 ROOT = Path(__file__).parents[3]
 LEAD_ID = "3f276050-d4f1-5f5c-bcc4-f72e1c5a5436"
@@ -82,6 +86,42 @@ def test_every_verb_answers_help(group: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        *((group, name) for group in ("source", "buyer", "order") for name in ("pause", "resume")),
+        ("source", "send"),
+        ("buyer", "answer"),
+        ("order", "show"),
+        ("lead", "show"),
+        ("lead", "replay"),
+        ("lead", "withdraw"),
+        ("billing", "deposit"),
+        ("billing", "adjust"),
+        ("return", "list"),
+        ("return", "approve"),
+        ("return", "refuse"),
+    ],
+)
+def test_help_has_an_example_that_the_command_line_understands(group: str, name: str) -> None:
+    (command,) = [
+        each for each in _loaded(group).registered_commands if name in (each.name, _function_name(each))
+    ]
+    examples = re.findall(rf"gavel ({group} {name} [^,]+)", command.epilog or "")
+    assert examples
+    for example in examples:
+        done = runner.invoke(build_app(group), [*example.split(), "--help"])
+        assert done.exit_code == 0, done.output
+
+
+def _loaded(group: str) -> Any:
+    return next(command for command in COMMANDS if command.name == group).load()
+
+
+def _function_name(command: Any) -> str:
+    return str(command.callback.__name__.removesuffix("_command").replace("_", "-"))
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["nonsense"],
@@ -90,6 +130,11 @@ def test_every_verb_answers_help(group: str, name: str) -> None:
         ["log", "republish", "--partition", "0"],
         ["buyer", "answer", "oak", "maybe", LEAD_ID],
         ["demo", "--leads", "0"],
+        ["billing", "deposit", "oak", "1.00"],
+        ["return", "approve", LEAD_ID, "0"],
+        ["return", "approve", "not-an-id", "1"],
+        ["order", "show"],
+        ["order", "pause"],
     ],
     ids=" ".join,
 )
@@ -104,6 +149,15 @@ def test_arguments_that_make_no_sense_end_with_2(arguments: list[str]) -> None:
         ["step", "run", "nonsense"],
         ["lead", "show", LEAD_ID, "--timezone", "Mars/Olympus"],
         ["source", "send", "sunform", "no-such-file.jsonl"],
+        ["billing", "deposit", "oak", "0", "--reference", "r"],
+        ["billing", "deposit", "oak", "-5.00", "--reference", "r"],
+        ["billing", "deposit", "oak", "1.005", "--reference", "r"],
+        ["billing", "adjust", "oak", "0.00", "--reference", "r"],
+        ["billing", "adjust", "oak", "-1e3", "--reference", "r"],
+        ["billing", "adjust", "oak", "-5.00", "--reference", " "],
+        ["billing", "adjust", "oak", "-5.00", "--reference", "é"],
+        ["buyer", "answer", "oak", "bid", LEAD_ID, "--auction", "1"],
+        ["buyer", "answer", "oak", "return", LEAD_ID, "--reason", "price"],
     ],
     ids=" ".join,
 )
@@ -213,6 +267,43 @@ def test_a_buyers_records_are_written_for_people() -> None:
     }
     assert list(lines_of(notice)) == [f"NOTICE  {LEAD_ID}  closed: deal; held by 1"]
     assert list(lines_of(refused)) == [f"REFUSED  {LEAD_ID}  command accept_offer, reason no_room"]
+
+
+def test_a_ping_is_written_for_people_with_its_floors_and_deadline() -> None:
+    ping = {
+        "type": "ping",
+        "lead_id": LEAD_ID,
+        "auction_number": 2,
+        "answer_by": "2026-11-22T11:25:00.500Z",
+        "order": "oak/all",
+        "modes": ["exclusive", "shared"],
+        "floor": {"exclusive": "50.00", "shared": None},
+        "currency": "USD",
+        "promise": "You pay what you bid.",
+        "fields": {"state": "AZ"},
+        "quality": 40,
+    }
+    assert list(lines_of(ping)) == [
+        f"PING    {LEAD_ID}  auction 2, exclusive from 50.00, shared from any price USD, answer by "
+        "2026-11-22T11:25:00.500Z  oak/all",
+        "        You pay what you bid.",
+        "        state AZ, quality 40",
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        bid(LEAD_ID, 1, "85.00", None),
+        bid(LEAD_ID, 1, "85", "34.5"),
+        no_bid(LEAD_ID, 2, NoBidReason.CAPACITY),
+        accept(LEAD_ID, 1),
+        reject(LEAD_ID, 1, RejectionReason.OTHER),
+        disposition(LEAD_ID, Disposition.DEAL),
+    ],
+)
+def test_what_a_buyer_answers_here_is_read_at_the_door(body: dict[str, Any]) -> None:
+    assert read_answer(encoded(body), buyer_id="oak", answered_at_ms=0).lead_id == LEAD_ID
 
 
 def test_outsiders_clients_take_the_same_connection() -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from services.cli.demo_checks import Bill, Check, Delivery, Evidence, check
+from services.cli.demo_checks import Check, Evidence, check
+from services.cli.demo_sales import Bill, Delivery
 from services.contract.market import Mode
 
-CLOSED, CAP, EXCLUSIVE, DELIVERED, BILLED, LEDGER, INSIDE, LOG = range(8)
+CLOSED, CAP, EXCLUSIVE, LIMITS, DELIVERED, BILLED, LEDGER, INSIDE, LOG = range(9)
 
 
 def delivery(lead: str, number: int, buyer: str) -> Delivery:
@@ -18,6 +19,7 @@ def delivery(lead: str, number: int, buyer: str) -> Delivery:
         buyer_id=buyer,
         lead_id=lead,
         sale_id=f"{lead}-{number}",
+        order_id=f"{buyer}/all",
         mode=Mode.SHARED,
         sale_number=number,
         sales_max=3,
@@ -51,6 +53,7 @@ def evidence(deliveries: Sequence[Delivery] = (*SHARED, ALONE, FIRST, SECOND)) -
         unbalanced=(),
         leaks=(),
         broken=(),
+        over_limits=(),
         records_inside=10,
         entries=5,
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 
 from services.bus.kafka import Connection
 from services.cli.buyer_commands import accept, disposition, encoded, reject
-from services.cli.demo_buyers import answer_to
+from services.cli.demo_bidders import receiver
+from services.cli.demo_buyers import answer_to as thought_of
 from services.cli.demo_evidence import CONTACT
 from services.cli.demo_sources import Receipts
 from services.cli.outsiders import Received
@@ -22,13 +25,23 @@ from services.intake.answers import read_answer
 LEAD = lead_id_of("sunform", "1")
 
 
+def answer_to(body: dict[str, Any], buyer_id: str = "brightroof") -> dict[str, Any] | None:
+    thought = thought_of(buyer_id, body)
+    return None if thought is None else thought.answer
+
+
 def offer(number: int) -> dict[str, Any]:
     return {"type": "offer", "lead_id": lead_id_of("sunform", str(number)), "offer_number": 1}
 
 
 def lead(number: int, *, exclusive_until: str | None) -> dict[str, Any]:
-    terms = {"sale_number": 1, "exclusive_until": exclusive_until}
-    return {"type": "lead", "lead_id": lead_id_of("sunform", str(number)), "terms": terms}
+    terms = {"sale_number": 1, "exclusive_until": exclusive_until, "upgrade": None}
+    return {
+        "type": "lead",
+        "lead_id": lead_id_of("sunform", str(number)),
+        "lead_type": "solar",
+        "terms": terms,
+    }
 
 
 def kinds(bodies: list[dict[str, Any]]) -> Counter[str | None]:
@@ -137,3 +150,53 @@ def test_contact_details_are_found_in_every_spelling_and_nothing_else_is() -> No
         b"a4805550123",
     ):
         assert not CONTACT.search(text), text
+
+
+def ping(number: int, *modes: str) -> dict[str, Any]:
+    return {
+        "type": "ping",
+        "lead_id": lead_id_of("quotehub", str(number)),
+        "auction_number": 1,
+        "modes": list(modes),
+    }
+
+
+def test_bidders_are_fast_slow_and_silent() -> None:
+    pings = [ping(number, "exclusive", "shared") for number in range(200)]
+    fast = [thought_of("swiftloan", each) for each in pings]
+    slow = [thought_of("slowbank", each) for each in pings]
+    assert all(thought is not None and thought.after_s == 0 for thought in fast)
+    assert {thought.answer["type"] for thought in fast if thought} == {"bid", "no_bid"}
+    waits_s = [thought.after_s for thought in slow if thought]
+    assert min(waits_s) < 2 < max(waits_s), "some of the slow one's bids are late, and some are not"
+    assert all(thought_of("quietcredit", each) is None for each in pings)
+
+
+def test_a_bid_names_the_modes_that_were_asked_for_alone() -> None:
+    thoughts = [thought_of("swiftloan", ping(number, "shared")) for number in range(50)]
+    assert all("exclusive" not in thought.answer for thought in thoughts if thought)
+
+
+def test_some_leads_are_upgraded_and_some_given_back() -> None:
+    offered = {"fee": "75.00", "until": "2026-11-22T10:00:00.000Z"}
+    shared = [lead(number, exclusive_until=None) for number in range(400)]
+    upgradable = [{**body, "terms": {**body["terms"], "upgrade": offered}} for body in shared]
+    assert kinds(upgradable)["upgrade"] > 100
+    assert 10 < kinds(shared)["return"] < 60
+    assert kinds([{**body, "lead_type": "roofing"} for body in shared])["return"] == 0
+
+
+def test_the_http_bidder_replies_with_its_bid_and_takes_everything_else() -> None:
+    with receiver() as (port, posted):
+        replies = [_post(port, ping(number, "exclusive")) for number in range(20)]
+        assert _post(port, {"type": "lead"}) == (204, b"")
+    assert {status for status, _ in replies} == {200, 204}
+    assert all("exclusive" in json.loads(reply) for status, reply in replies if status == 200)
+    assert (posted.pings, posted.leads) == (20, 1)
+
+
+def _post(port: int, body: dict[str, Any]) -> tuple[int, bytes]:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("POST", "/lendfast", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, answer.read()

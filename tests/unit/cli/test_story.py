@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
+from itertools import product
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,15 +13,29 @@ import pytest
 from services.cli.story import Chapter, Line, LocalClock, tell
 from services.contract.entries import Cause, CauseKind, Entry
 from services.contract.events import (
+    AuctionClosed,
+    AuctionEnd,
+    AuctionOpened,
+    BidDeclined,
+    BidOutcome,
+    BidPlaced,
+    BidResult,
+    BidVoided,
     CommandRefused,
     DeliveryFailed,
     Disposition,
     DispositionReported,
     Event,
     FailureReason,
+    Invitation,
     LeadClosed,
     LeadListed,
     LeadSold,
+    LeadUpgraded,
+    LimitReached,
+    MoneyKind,
+    MoneyMoved,
+    NoBidReason,
     OfferExpired,
     OfferMade,
     OfferRejected,
@@ -26,7 +43,13 @@ from services.contract.events import (
     Outcome,
     RefusalReason,
     RejectionReason,
+    ReturnApproved,
+    ReturnReason,
+    ReturnRefusal,
+    ReturnRefused,
+    ReturnRequested,
     StageStarted,
+    VoidReason,
     WindowClosed,
     WindowKind,
     WindowOpened,
@@ -34,7 +57,7 @@ from services.contract.events import (
     WithdrawalReason,
 )
 from services.contract.ids import sale_id_of
-from services.contract.market import Mode
+from services.contract.market import Mode, Selection, Sell
 
 LEAD = "3f276050-d4f1-5f5c-bcc4-f72e1c5a5436"
 AT_MS = 1_790_000_000_123  # 2026-09-21 14:13:20.123 UTC
@@ -279,3 +302,210 @@ def test_lines_are_in_the_order_of_the_log_with_their_times_and_facts() -> None:
 def test_a_moment_is_written_with_date_and_milliseconds() -> None:
     assert LocalClock(UTC).moment(AT_MS) == "2026-09-21 14:13:20.123"
     assert LocalClock(ZoneInfo("America/New_York")).name(AT_MS) == "EDT"
+
+
+# Auctions, and what comes after a sale.
+
+AUCTION = AuctionOpened(
+    auction_number=1,
+    stage=0,
+    selection=Selection.PING_POST,
+    sell=Sell.EITHER,
+    bids_until_ms=AT_MS + 500,
+    closes_at_ms=AT_MS + 550,
+    floor_exclusive_cents=5_000,
+    floor_shared_cents=1_800,
+    currency="USD",
+    invited=tuple(
+        Invitation(buyer_id=buyer_id, order_id=f"{buyer_id}/all", modes=(Mode.EXCLUSIVE,))
+        for buyer_id in ("oak", "elm", "pine")
+    ),
+    sale_number=1,
+    sales_max=3,
+    exclusive_for_ms=None,
+    lead_type="mortgage",
+    quality=60,
+    fields={"state": "NY"},
+    holders=(),
+    is_test=False,
+)
+RETURN: dict[str, Any] = {"sale_number": 1, "sale_id": sale_id_of(LEAD, 1), "buyer_id": "oak"}
+AFTER_SALES: list[tuple[Event, str]] = [
+    (
+        AUCTION,
+        "Auction 1: asked oak, elm and pine for bids by 14:13:20, from 50.00 USD exclusive or 18.00 USD shared.",
+    ),
+    (
+        replace(AUCTION, selection=Selection.FIRST_BID, floor_shared_cents=None),
+        "Auction 1: asked oak, elm and pine for bids by 14:13:20, from 50.00 USD exclusive, the first of which wins.",
+    ),
+    (
+        BidPlaced(
+            auction_number=1,
+            buyer_id="oak",
+            order_id="oak/all",
+            exclusive_cents=8_500,
+            shared_cents=3_400,
+            answered_at_ms=AT_MS,
+        ),
+        "oak bid 85.00 exclusive or 34.00 shared.",
+    ),
+    (
+        BidDeclined(auction_number=1, buyer_id="elm", reason=NoBidReason.CAPACITY, answered_at_ms=AT_MS),
+        "elm does not bid (reason: capacity).",
+    ),
+    (
+        BidVoided(
+            auction_number=1,
+            buyer_id="elm",
+            exclusive_cents=None,
+            shared_cents=None,
+            answered_at_ms=AT_MS,
+            reason=VoidReason.ANSWERED_BEFORE,
+        ),
+        "The bid of elm counts for nothing (reason: answered before).",
+    ),
+    (
+        AuctionClosed(
+            auction_number=1,
+            reason=AuctionEnd.TIME_UP,
+            mode=Mode.EXCLUSIVE,
+            exclusive_cents=8_500,
+            shared_cents=6_800,
+            results=(
+                BidResult(
+                    buyer_id="oak", outcome=BidOutcome.WON, mode=Mode.EXCLUSIVE, minimum_to_win_cents=None
+                ),
+                BidResult(
+                    buyer_id="elm",
+                    outcome=BidOutcome.OUTBID,
+                    mode=Mode.EXCLUSIVE,
+                    minimum_to_win_cents=8_501,
+                ),
+            ),
+            silent=("pine",),
+        ),
+        "Auction 1 closed, because the time was up: it went exclusive; 85.00 exclusive against 68.00 shared in all; "
+        "oak won; elm was outbid (85.01 exclusive would have won); no answer from pine.",
+    ),
+    (
+        AuctionClosed(
+            auction_number=1,
+            reason=AuctionEnd.ALL_ANSWERED,
+            mode=None,
+            exclusive_cents=None,
+            shared_cents=None,
+            results=(),
+            silent=(),
+        ),
+        "Auction 1 closed, because all had answered: nothing was sold.",
+    ),
+    (
+        LeadUpgraded(
+            **RETURN,
+            order_id="oak/all",
+            source_id="sunform",
+            slots_closed=2,
+            fee_cents=7_500,
+            currency="USD",
+            payout_cents=4_500,
+            draws=(),
+            is_test=False,
+        ),
+        "oak closed the remaining 2 slots for 75.00 USD: exclusive from here on, for good; "
+        "its source earns 45.00 USD.",
+    ),
+    (
+        ReturnRequested(**RETURN, reason=ReturnReason.WRONG_PERSON),
+        "oak wants to give sale 1 back (reason: wrong person).",
+    ),
+    (
+        ReturnApproved(
+            **RETURN,
+            source_id="sunform",
+            price_cents=4_500,
+            currency="USD",
+            automatic=True,
+            payout_cents=2_700,
+            draws=(),
+            is_test=False,
+        ),
+        "The return of sale 1 was approved by the rules: 45.00 USD credited to oak, 27.00 USD taken back from its "
+        "source; its disclosure stays counted.",
+    ),
+    (
+        ReturnRefused(**RETURN, reason=ReturnRefusal.TOO_LATE),
+        "The return of sale 1 was refused (reason: too late).",
+    ),
+    (
+        MoneyMoved(
+            buyer_id="oak",
+            kind=MoneyKind.ADJUSTMENT,
+            reference="note-7",
+            amount_cents=-250,
+            currency="USD",
+            draws=(),
+        ),
+        "Account of oak: adjustment of -2.50 USD (note-7).",
+    ),
+    (
+        LimitReached(
+            buyer_id="oak", order_id="oak/all", limit="leads_per_day", resumes_at_ms=AT_MS + 12 * HOUR_MS
+        ),
+        "Order oak/all was passed over: leads per day is used up, until 2026-09-22 02:13:20.",
+    ),
+    (
+        LimitReached(buyer_id="oak", order_id="oak/all", limit="account", resumes_at_ms=None),
+        "Order oak/all was passed over: account is used up.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "sentence"), AFTER_SALES, ids=lambda value: type(value).__name__)
+def test_auctions_and_what_comes_after_a_sale_have_their_sentences(event: Event, sentence: str) -> None:
+    assert sentences(event) == [sentence]
+
+
+def test_every_end_of_an_auction_and_of_a_bid_has_its_words() -> None:
+    for reason, outcome in product(AuctionEnd, BidOutcome):
+        result = BidResult(buyer_id="oak", outcome=outcome, mode=None, minimum_to_win_cents=None)
+        event = AuctionClosed(
+            auction_number=2,
+            reason=reason,
+            mode=None,
+            exclusive_cents=None,
+            shared_cents=None,
+            results=(result,),
+            silent=(),
+        )
+        assert len(sentences(event)) == 1
+
+
+def test_a_sale_by_auction_says_so_and_what_its_source_earns() -> None:
+    (sentence,) = sentences(replace(sold(), auction_number=2, payout_cents=4_200))
+    assert ", who won auction 2, for 70.00 USD: " in sentence
+    assert sentence.endswith("; its source earns 42.00 USD.")
+
+
+def test_a_sale_that_may_be_upgraded_tells_the_fee() -> None:
+    (sentence,) = sentences(replace(sold(), upgrade_fee_cents=7_500))
+    assert sentence.endswith("shared, number 1 of at most 3, to be had alone for 75.00 USD more.")
+
+
+def test_a_listing_tells_what_its_source_earns_by_it() -> None:
+    (sentence,) = sentences(replace(LISTED, payout_cents=1_200, currency="USD"))
+    assert sentence.endswith("to at most 3 buyers; its source earns 12.00 USD.")
+
+
+def test_an_upgrade_quotes_the_promise_that_its_holder_got() -> None:
+    (upgrade,) = [event for event, _ in AFTER_SALES if isinstance(event, LeadUpgraded)]
+    found = messages(upgrade)
+    assert found["notice"].startswith("oak, its holder, is told: “Exclusive, for good")
+    assert found["receipt"] == (
+        "sunform, its source, gets a receipt: upgraded, sale 1, which earns 45.00 USD."
+    )
+
+
+def test_a_receipt_tells_what_is_taken_back() -> None:
+    (approved,) = [event for event, _ in AFTER_SALES if isinstance(event, ReturnApproved)]
+    assert messages(approved)["receipt"].endswith("returned, sale 1, which takes back 27.00 USD.")
