@@ -1,8 +1,8 @@
 """Measures the router's decisions alone, without any server, encoding or database: `python -m bench.core`.
 
-Two loads: direct sales among 1,000 standing orders, one decision a lead; and auctions that ten buyers bid in, each from
-the lead's listing to the sales that its close makes, twelve events and eleven decisions. What counts is the least CPU
-time of many short rounds, because on a busy machine the others measure its other work.
+Three loads: leads sold among 1,000 standing orders, exclusive and to three buyers, one decision a lead; and auctions
+that ten buyers bid in, each from the lead's listing to the sales that its close makes, eleven decisions. What counts is
+the least CPU time of many short rounds, because on a busy machine the others measure its other work.
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ _STANDING_ORDERS = 1_000
 _BIDDERS = 10
 _ROUND = 20
 _SECONDS = 3.0
+EXCLUSIVE = Stage(sell=Sell.EXCLUSIVE, prices=Prices(exclusive=3_500))
+SHARED = Stage(sell=Sell.SHARED, prices=Prices(shared=(4_500, 4_000, 3_500)))
 
 
 def measure(seconds: float = _SECONDS) -> dict[str, float]:
-    """Give the decisions (direct sales) and auctions of a second of one core."""
+    """Give the decisions on leads, and the auctions, of a second of one core."""
     leads = [_lead(number) for number in range(_ROUND)]
     return {
-        "direct sales/s": _per_second(_direct_sales(leads), len(leads), seconds),
+        "exclusive leads/s": _per_second(_direct_sales(leads, EXCLUSIVE), len(leads), seconds),
+        "leads to three/s": _per_second(_direct_sales(leads, SHARED), len(leads), seconds),
         "auctions/s": _per_second(_auctions(leads), len(leads), seconds),
     }
 
@@ -65,7 +68,7 @@ def main() -> None:
         print(orjson.dumps(found).decode())
         return
     for name, rate in found.items():
-        print(f"{name:<16}{rate:>10,.0f}")
+        print(f"{name:<18}{rate:>10,.0f}")
 
 
 def _per_second(one_round: Callable[[], None], leads: int, seconds: float) -> float:
@@ -77,12 +80,9 @@ def _per_second(one_round: Callable[[], None], leads: int, seconds: float) -> fl
     return leads / best_s
 
 
-def _direct_sales(leads: Sequence[QualifiedLead]) -> Callable[[], None]:
-    stage = Stage(sell=Sell.SHARED, prices=Prices(shared=(4_500, 4_000, 3_500)))
-    orders = [
-        _order(f"b{n}", shared=ListPrice() if n % 2 else FixedPrice(cents=3_500 + n))
-        for n in range(_STANDING_ORDERS)
-    ]
+def _direct_sales(leads: Sequence[QualifiedLead], stage: Stage) -> Callable[[], None]:
+    prices = [ListPrice() if n % 2 else FixedPrice(cents=3_500 + n) for n in range(_STANDING_ORDERS)]
+    orders = [_order(f"b{n}", exclusive=price, shared=price) for n, price in enumerate(prices)]
     conditions = _conditions(stage, orders)
 
     def one_round() -> None:

@@ -93,7 +93,7 @@ class OrderNow:
     def local(self, at_ms: int | None) -> str:
         """Write a time as the buyer's clocks show it."""
         if at_ms is None:
-            return "further notice"
+            return "the market says otherwise"  # an order that no hour of the week opens
         at = datetime.fromtimestamp(at_ms // 1_000, tz=UTC).astimezone(ZoneInfo(self.timezone))
         return f"{at:%Y-%m-%d %H:%M} in {self.timezone}"
 
@@ -197,9 +197,8 @@ def _say(found: OrderNow) -> None:
     say(f"Buys now: {'no, because ' + '; '.join(hindrances) if hindrances else 'yes'}.")
     if found.order.open:
         change = "closes" if found.is_open else "opens"
-        say(
-            f"Hours: {'open' if found.is_open else 'closed'} now; {change} {found.local(found.changes_at_ms)}."
-        )
+        when = "" if found.changes_at_ms is None else f"; {change} {found.local(found.changes_at_ms)}"
+        say(f"Hours: {'open' if found.is_open else 'closed'} now{when}.")
     if found.caps:
         rows = [
             (cap.name, *map(cap.text, (cap.used, cap.most, cap.left)), _until(found, cap), _told(cap))
