@@ -6,6 +6,7 @@ name and a stage by its number from 1.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from services.contract.fields import DERIVED
@@ -28,6 +29,9 @@ SALES_MAX_MAX = 10
 PLANS_MAX = 100
 STAGES_MAX = 20
 
+ORDERS_MAX = 2_000
+"""Of one lead type. One entry of the log may name all of them, and a record of Kafka holds 1 MB."""
+
 
 def errors(market: Market) -> Iterator[Breach]:
     """Find every promise that this market could not keep."""
@@ -35,6 +39,7 @@ def errors(market: Market) -> Iterator[Breach]:
         yield from _lead_type_errors(market, lead_type)
     for source in market.sources.values():
         yield from _source_errors(market, source)
+    yield from _too_many_orders(market)
     for order in orders_of(market):
         yield from _order_errors(market, order)
 
@@ -124,6 +129,15 @@ def _source_errors(market: Market, source: Source) -> Iterator[Breach]:
         yield Breach(
             f"{path}.sales_max", str(source.sales_max), f"expected 1 to {SALES_MAX_MAX} buyers at most"
         )
+
+
+def _too_many_orders(market: Market) -> Iterator[Breach]:
+    for name, count in Counter(order.lead_type for order in orders_of(market)).items():
+        if count > ORDERS_MAX:
+            reason = (
+                f"expected at most {ORDERS_MAX} orders for it: all of them may have to fit into one record"
+            )
+            yield Breach(f"lead_types.{name}", str(count), reason)
 
 
 def _order_errors(market: Market, order: Order) -> Iterator[Breach]:

@@ -7,6 +7,7 @@ reference is booked once is for the caller to see to, who knows which were.
 from __future__ import annotations
 
 from services.contract.events import MoneyMoved, RefusalReason
+from services.contract.ids import account_id_of
 from services.contract.inputs import MoveMoney
 from services.contract.limits import money_draws
 from services.router.deciding import Deciding
@@ -15,7 +16,7 @@ from services.router.deciding import Deciding
 def move_money(deciding: Deciding, command: MoveMoney) -> None:
     """Book a deposit or an adjustment (protocol.md, rule 25)."""
     market = deciding.conditions.market
-    if command.buyer_id not in market.buyers:
+    if command.buyer_id not in market.buyers or command.lead_id != account_id_of(command.buyer_id):
         deciding.refuse("move_money", None, RefusalReason.UNKNOWN_BUYER)
     elif command.currency != market.currency:
         deciding.refuse("move_money", command.buyer_id, RefusalReason.WRONG_CURRENCY)

@@ -27,14 +27,22 @@ from services.contract.events import (
     MoneyMoved,
     WindowKind,
 )
-from services.contract.inputs import CloseAuction, Input, MoveMoney, QualifiedLead, TimerDue
+from services.contract.inputs import (
+    CloseAuction,
+    DecideReturn,
+    Input,
+    MoveMoney,
+    QualifiedLead,
+    ReturnLead,
+    TimerDue,
+)
 from services.contract.market import Market, Mode
 from services.router.batch import Caused
 from services.router.bidders import Bidding, Invitations
-from services.router.counters import Room, draws_or_asks
+from services.router.counters import Asked, Room, Shortage, draws_or_asks
 from services.router.domain import Conditions, Decision, decide, fail
 from services.router.lead import Lead, State
-from services.router.orders import OrderBook
+from services.router.orders import OrderBook, members_of
 from services.router.ports import (
     FOR_GOOD,
     NEVER_CLOSED,
@@ -52,8 +60,8 @@ from services.router.relay import Committed
 
 CLOCK_JUMP_MAX_MS = 60_000
 
-_ANSWERED_WINDOWS = (WindowKind.ACCEPTANCE, WindowKind.UPGRADE)
-"""Windows within which a buyer's command counts, so that it must be looked for before they end."""
+_ANSWERED_WINDOWS = (WindowKind.ACCEPTANCE, WindowKind.EXCLUSIVITY, WindowKind.UPGRADE)
+"""Windows within which a buyer's command counts (of exclusivity, a deal), so that it is looked for before they end."""
 
 Choose: TypeAlias = Callable[[State, Input, Conditions], Decision]
 
@@ -112,8 +120,8 @@ class Chain:
         _require_sound(head, snapshot)
 
     def would_end_what_is_answered(self, subject: Input) -> bool:
-        """Tell whether it ends an offer, an auction or the time for an upgrade, to which an answer may stand among
-        the commands not read yet.
+        """Tell whether it ends an offer, an auction, exclusivity or the time for an upgrade, to which an answer may
+        stand among the commands not read yet.
 
         Such an input is passed over: resale sends its timer again, the router's own clock goes on (rule 27).
         """
@@ -172,14 +180,14 @@ class Chain:
     ) -> tuple[Decision, tuple[str, ...]]:
         """Decide again without the orders that have no room, until everything fits (rule 12).
 
-        It ends, as each time at least one more order is left out. Those found full before in this batch are left out
-        with them from the fourth time on, or a lead that fits very many full orders would be decided as often.
+        It ends, as each time at least one more order is left out. From the fourth time on all that are full for such a
+        lead are left out at once, or one that fits very many full orders would be decided as often.
         """
         room, no_room = self._surroundings.room, set[str]()
         reached: dict[LimitReached, str] = {}
         times = 0
         while True:
-            shortages = room.shortages(decision, self.now_ms)
+            shortages = list(room.shortages(decision, self.now_ms))
             withheld = self._withheld(decision.events)
             if not shortages and not withheld:
                 break
@@ -187,8 +195,9 @@ class Chain:
             found = {*withheld, *(shortage.order_id for shortage in shortages)}
             assert not found <= no_room, f"orders without room were chosen all the same: {sorted(found)}"
             no_room |= found
-            if times > _TIMES_ONE_BY_ONE and isinstance(decision.state, Lead):
-                no_room |= room.full(decision.state.lead_type)
+            if times in (1, _TIMES_ONE_BY_ONE) and not isinstance(subject, ReturnLead | DecideReturn):
+                shortages += self._look_for_full(decision.state, conditions) if times > 1 else ()
+                no_room |= self._known_full(decision.state, conditions)
             reached |= {item.reached: item.counter for item in shortages if item.reached is not None}
             limits_reached = tuple(reached)
             decision = choose(
@@ -197,6 +206,31 @@ class Chain:
         self._take(decision, reached)
         self.passed_over += len(no_room)
         return decision, tuple(sorted(no_room))
+
+    def _look_for_full(self, state: State, conditions: Conditions) -> Sequence[Shortage]:
+        book = _book_of(state, conditions)
+        if book is None or not isinstance(state, Lead) or state.plan is None or state.is_test:
+            return ()
+        plans = conditions.accepted_market.lead_types[state.lead_type].plans
+        plan = next(plan for plan in plans if plan.name == state.plan)
+        return self._surroundings.room.find_full(self._asked(state), book, plan)
+
+    def _known_full(self, state: State, conditions: Conditions) -> set[str]:
+        """Name the orders that the lead fits and that were found full in this batch."""
+        book = _book_of(state, conditions)
+        if book is None or not isinstance(state, Lead) or state.is_test:
+            return set()
+        full = self._surroundings.room.known_full(self._asked(state))
+        if not full:
+            return set()
+        age_ms = self.now_ms - state.created_at_ms
+        full &= book.fitting(state.fields, quality=state.quality, age_ms=age_ms, sales_max=state.sales_max)
+        # Who buys in this very decision has the room, if at a price that was told before orders or lists changed.
+        full &= ~book.of_buyers(state.holders)
+        return {book.orders[bit].id for bit in members_of(full)}
+
+    def _asked(self, lead: Lead) -> Asked:
+        return Asked(lead.lead_type, lead.market_version, lead.plan or "", self.now_ms)
 
     def _take(self, decision: Decision, reached: Mapping[LimitReached, str]) -> None:
         room = self._surroundings.room
@@ -309,7 +343,7 @@ class Chain:
             self.close_delays_ms.append(self.now_ms - before.auction.closes_at_ms)
 
 
-_TIMES_ONE_BY_ONE = 3
+_TIMES_ONE_BY_ONE = 4
 _WITH_ROWS = frozenset(
     {
         LeadSold,
@@ -322,6 +356,10 @@ _WITH_ROWS = frozenset(
         BidDeclined,
     }
 )
+
+
+def _book_of(state: State, conditions: Conditions) -> OrderBook | None:
+    return conditions.books.get(state.lead_type) if isinstance(state, Lead) else None
 
 
 def _require_sound(head: Head, snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from services.contract.events import (
     AuctionOpened,
@@ -24,10 +24,13 @@ from services.contract.events import (
     ReturnApproved,
 )
 from services.contract.limits import ACCOUNT, RETURNS, Limit, account_counter, limits_of, returns_limit
-from services.contract.market import Market, Mode, Order, Unit
+from services.contract.market import Market, Mode, Order, Plan, Unit
+from services.contract.times import MINUTE_MS
 from services.router.domain import Decision
 from services.router.lead import Lead
+from services.router.orders import OrderBook, OrderSet
 from services.router.ports import AS_STORED, NOTHING_TAKEN, CounterDraw, CounterRow, Draws
+from services.router.selling import cheapest_cents
 
 FRESH_S = 0.1
 """A lead is passed over for a limit only by what was read of it at most so long ago."""
@@ -36,7 +39,9 @@ ASKED_FOR_S = 10.0
 """So long a limit without room is read with every batch; later, when it stands in the way again."""
 
 ASKED_AT_ONCE_MAX = 1_000
-KNOWN_MAX = 100_000
+KNOWN_MAX = 200_000
+BEGINS_EVERY_MS = 15 * MINUTE_MS
+"""Periods begin on quarters of an hour, wherever their buyers are."""
 
 _UNLIMITED = 2**61
 
@@ -61,11 +66,14 @@ class Counters:
         self._known: dict[str, _Known] = {}
         self._short: dict[str, float] = {}
         self._market: tuple[int, Mapping[str, Order]] = (0, {})
+        self._in_force: tuple[tuple[int, int], Sequence[str]] = ((0, 0), ())
+        self._looked_at = (0, 0)
 
     def learn(self, rows: Iterable[CounterRow], now_s: float) -> None:
         """Take note of counters as they were at `now_s` or later (a monotonic clock)."""
         if len(self._known) > KNOWN_MAX:
             self._known.clear()
+            self._looked_at = (0, 0)
         for row in rows:
             self._known[row.counter] = _Known(row, now_s)
 
@@ -76,6 +84,30 @@ class Counters:
         self._short = {at: since for at, since in self._short.items() if now_s - since < ASKED_FOR_S}
         asked = [counter for counter in self._short if not self.is_fresh(counter, now_s)]
         return asked[:ASKED_AT_ONCE_MAX]
+
+    def unread(self, market: Market, now_ms: int) -> Sequence[str]:
+        """Name the counters in force of which nothing is known, once for each version and quarter of an hour.
+
+        To guess that they are empty would cost a refused commit for each that is not, one after the other.
+        """
+        in_force = self._those_in_force(market, now_ms)
+        if self._looked_at == self._in_force[0]:
+            return ()
+        self._looked_at = self._in_force[0]
+        return [counter for counter in in_force if counter not in self._known]
+
+    def not_fresh(self, market: Market, now_ms: int, now_s: float) -> Sequence[str]:
+        """Name the counters in force that were not read just now."""
+        in_force = self._those_in_force(market, now_ms)
+        return [counter for counter in in_force if not self.is_fresh(counter, now_s)]
+
+    def _those_in_force(self, market: Market, now_ms: int) -> Sequence[str]:
+        key = (market.version, now_ms // BEGINS_EVERY_MS)
+        if self._in_force[0] != key:
+            orders = self.orders_of(market).values()
+            found = {counter for order in orders for counter in limits_of(market, order, now_ms)}
+            self._in_force = (key, sorted(found))
+        return self._in_force[1]
 
     def is_fresh(self, counter: str, now_s: float) -> bool:
         """Say whether a counter was read lately enough to pass a lead over."""
@@ -143,6 +175,15 @@ class Shortage:
     reached: LimitReached | None
 
 
+class Asked(NamedTuple):
+    """What orders were found full for: leads of a type on a plan of this market version, at a time."""
+
+    lead_type: str
+    market_version: int
+    plan: str
+    now_ms: int
+
+
 class Room:
     """How much room the limits have left for a batch, in all its partitions, decided lead after lead."""
 
@@ -153,7 +194,7 @@ class Room:
         self._market = market
         self._orders = counters.orders_of(market)
         self._uses: dict[str, _Use] = {}
-        self._short_orders: dict[str, _Use] = {}
+        self._full: dict[Asked, OrderSet] = {}
         self._limits: dict[tuple[str, int], Mapping[str, Limit]] = {}
 
     def shortages(self, decision: Decision, now_ms: int) -> Sequence[Shortage]:
@@ -166,7 +207,8 @@ class Room:
                 continue
             if isinstance(event, AuctionOpened | OfferMade):
                 if not event.is_test:
-                    found += self._unable(event, now_ms)
+                    unable = (self._unable(order_id, cents, now_ms) for order_id, cents in _asked(event))
+                    found += [shortage for shortage in unable if shortage is not None]
             elif isinstance(event, Drawing):
                 self._try(event, lead, now_ms, found, ahead)
         for use, draw in reversed(ahead):
@@ -181,14 +223,25 @@ class Room:
             if type(event) in _DRAWING and isinstance(event, Drawing):
                 for draw in event.draws:
                     self._use(draw.counter, event, lead, now_ms).draw(draw)
+                    if draw.amount < 0 or (draw.granted and not draw.counter.startswith(RETURNS)):
+                        self._full.clear()
 
-    def full(self, lead_type: str) -> set[str]:
-        """Name the orders of a lead type that were found full in this batch and have room for nothing at all."""
-        return {
-            order_id
-            for order_id, use in self._short_orders.items()
-            if not use.holds(1) and self._orders[order_id].lead_type == lead_type
-        }
+    def find_full(self, asked: Asked, book: OrderBook, plan: Plan) -> Sequence[Shortage]:
+        """Find all orders of a book that have no room even for the least that a lead on this plan could cost them."""
+        found: list[Shortage] = []
+        full = 0
+        for bit, order in enumerate(book.orders):
+            least_cents = cheapest_cents(plan, order)
+            shortage = None if least_cents is None else self._unable(order.id, least_cents, asked.now_ms)
+            if shortage is not None:
+                found.append(shortage)
+                full |= 1 << bit
+        self._full[asked] = full
+        return found
+
+    def known_full(self, asked: Asked) -> OrderSet:
+        """Give the orders that were found full in this batch, unless something was given back since."""
+        return self._full.get(asked, 0)
 
     def tell(self, counter: str) -> None:
         """Take note that the batch tells of a limit that it is used up."""
@@ -242,21 +295,19 @@ class Room:
                 return
         ahead += drawn
 
-    def _unable(self, event: AuctionOpened | OfferMade, now_ms: int) -> Iterator[Shortage]:
-        """Find those that are asked and could not buy even at the least price: asking them would be in vain."""
-        for order_id, least_cents in _asked(event):
-            for counter, limit in self._limits_of(order_id, now_ms).items():
-                use = self._uses.get(counter) or self._begin(counter, limit)
-                if not use.holds(1 if limit.name.startswith(Unit.LEADS) else least_cents):
-                    yield self._shortage(order_id, counter, use)
-                    break
+    def _unable(self, order_id: str, least_cents: int, now_ms: int) -> Shortage | None:
+        """Say what keeps an order from buying even at the least price: asking it would be in vain."""
+        for counter, limit in self._limits_of(order_id, now_ms).items():
+            use = self._uses.get(counter) or self._begin(counter, limit)
+            if not use.holds(1 if limit.name.startswith(Unit.LEADS) else least_cents):
+                return self._shortage(order_id, counter, use)
+        return None
 
     def _shortage(self, order_id: str, counter: str, use: _Use) -> Shortage:
         self.short.add(counter)
         limit, order = use.limit, self._orders.get(order_id)
         if limit is None or limit.name == RETURNS or order is None:
             return Shortage(order_id, counter, None)
-        self._short_orders[order_id] = use
         if use.told:
             return Shortage(order_id, counter, None)
         reached = LimitReached(

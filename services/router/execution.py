@@ -83,13 +83,12 @@ def own_input(step: Step) -> Input | None:
         return None
     lead_id = step.entry.lead_id
     for event in step.told:
-        match event:
-            case DeliveryFailed(sale_number=number, reason=reason):
-                return ReportFailedDelivery(lead_id=lead_id, sale_number=number, reason=reason)
-            case AuctionClosed(auction_number=number):
-                return CloseAuction(lead_id=lead_id, auction_number=number)
-            case _:
-                pass
+        if isinstance(event, DeliveryFailed):
+            # First, as where the database refused it, the lead is closed with it, and an open auction too.
+            return ReportFailedDelivery(lead_id=lead_id, sale_number=event.sale_number, reason=event.reason)
+    for event in step.told:
+        if isinstance(event, AuctionClosed):
+            return CloseAuction(lead_id=lead_id, auction_number=event.auction_number)
     return FailLead(lead_id=lead_id)
 
 

@@ -6,15 +6,27 @@ dealt by a hash of the lead id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.contract.ids import draw
-from services.contract.market import Mode, Order, Ranking, Selection, Sell, Stage
+from services.contract.market import (
+    BidPrice,
+    FixedPrice,
+    ListPrice,
+    Mode,
+    Order,
+    Plan,
+    Price,
+    Ranking,
+    Selection,
+    Sell,
+    Stage,
+)
 from services.contract.records import quickly_made
 from services.router.lead import Lead
-from services.router.orders import OrderBook, OrderSet, members_of, nth_of
+from services.router.orders import OrderBook, OrderSet, members_of, nth_of, price_in
 from services.router.prices import NO_BIDS, Bids, Prices, PricesWithBids
 
 
@@ -217,6 +229,35 @@ def floor_cents(stage: Stage, mode: Mode) -> int | None:
     """Read the least that a stage sells for in a mode, in minor units; None: anything."""
     own = stage.floor.exclusive if mode is Mode.EXCLUSIVE else stage.floor.shared
     return list_price(stage, mode, None) if own is None else own
+
+
+_MODES: Mapping[Sell, tuple[Mode, ...]] = {
+    Sell.EXCLUSIVE: (Mode.EXCLUSIVE,),
+    Sell.SHARED: (Mode.SHARED,),
+    Sell.EITHER: (Mode.EXCLUSIVE, Mode.SHARED),
+}
+
+
+def cheapest_cents(plan: Plan, order: Order) -> int | None:
+    """Say the least, in minor units, that an order could buy a lead for in any stage of a plan; None: it never buys."""
+    found = (
+        _cheapest_in(stage, mode, price_in(order, mode))
+        for stage in plan.stages
+        for mode in _MODES[stage.sell]
+    )
+    return min((cents for cents in found if cents is not None), default=None)
+
+
+def _cheapest_in(stage: Stage, mode: Mode, price: Price | None) -> int | None:
+    match price:
+        case None:
+            return None
+        case FixedPrice(cents=cents):
+            return cents
+        case ListPrice():
+            return list_price(stage, mode, None)
+        case BidPrice():
+            return max(floor_cents(stage, mode) or 0, 1)
 
 
 def _by_weight(book: OrderBook, lead: Lead, able: OrderSet, slot: int) -> OrderSet:

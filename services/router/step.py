@@ -54,6 +54,7 @@ DECIDED_AHEAD_MAX = 2
 """So often a batch is decided on counters that nobody has locked; then on counters that it has locked itself."""
 
 LOCKS_MAX = 10
+READS_MAX = 5
 PUBLISHED_AT_ONCE_MAX = 1_000
 RETRY_EACH_S = 1.0
 RETRY_AT_MOST_EACH_S = 16.0
@@ -370,6 +371,8 @@ class Router:
         )
         self._check_clock(_ClockReading(snapshot.now_ms, asked_at_s, self._monotonic_s()))
         self._counters.learn(snapshot.counters, asked_at_s)
+        market = self._markets.market(snapshot.market_version)
+        self._look_at(self._counters.unread(market, snapshot.now_ms))
         started = {
             partition: self._started(snapshot.heads[partition], batch)
             for partition, batch in sorted(batches.items())
@@ -387,15 +390,22 @@ class Router:
     def _decide(self, work: _Work, *, reads: bool = True) -> None:
         """Decide all partitions, one behind the other, as they may draw on the same limits.
 
-        Where leads are passed over for limits that were read too long ago, these are read and all is decided again.
+        Where leads are passed over for limits that were read too long ago, these are read and all is decided again,
+        which may be for others then.
         """
         room = self._decide_once(work)
-        stale = room.stale(work.read_at_s) if reads else ()
-        if stale:
-            work.read_at_s = self._monotonic_s()
-            self._counters.learn(self._store.counters(stale), work.read_at_s)
+        for _ in range(READS_MAX if reads else 0):
+            if not self._look_at(room.stale(work.read_at_s)):
+                break
             room = self._decide_once(work)
         self._counters.note_short(room.short, work.read_at_s)
+
+    def _look_at(self, counters: Collection[str]) -> bool:
+        """Read counters; False where there are none to read."""
+        if counters:
+            asked_at_s = self._monotonic_s()
+            self._counters.learn(self._store.counters(counters), asked_at_s)
+        return bool(counters)
 
     def _decide_once(self, work: _Work) -> Room:
         market = self._markets.market(work.snapshot.market_version)
@@ -487,7 +497,7 @@ class Router:
         if work.times_short < DECIDED_AHEAD_MAX:
             return self._store.commit(work.commits(), work.draws)
         self._metrics.locked_batches.inc()
-        locked = {row.counter for row in work.draws.rows}
+        locked: set[str] = set()
 
         def decide_locked(rows: Sequence[CounterRow]) -> tuple[Sequence[PartitionCommit], Draws]:
             self._counters.learn(rows, self._monotonic_s())
@@ -497,11 +507,20 @@ class Router:
             return work.commits(), work.draws
 
         for _ in range(LOCKS_MAX):
+            self._decide_on_what_is_now(work)
+            locked.update(row.counter for row in work.draws.rows)
             try:
                 return self._store.commit_locked(list(work.started), sorted(locked), decide_locked)
             except _MoreToLock:
                 locked.update(row.counter for row in work.draws.rows)
         raise Stopped(f"a batch drew on more and more limits, {len(locked)} by now")
+
+    def _decide_on_what_is_now(self, work: _Work) -> None:
+        """Read all limits again before some are locked, or those that others used up would be found one by one."""
+        market = self._markets.market(work.snapshot.market_version)
+        now_s = self._monotonic_s()
+        self._look_at(self._counters.not_fresh(market, work.snapshot.now_ms, now_s))
+        self._decide(work)
 
     def _follow(self, partition: int, item: _Decided) -> None:
         """Remember what was committed."""

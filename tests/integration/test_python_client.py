@@ -21,6 +21,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from deploy.local.stack import Stack
 from gavel_client import (
     Answers,
+    AvroRecord,
     Bid,
     Bidder,
     LeadReader,
@@ -127,6 +128,38 @@ def test_after_a_crash_the_lead_at_work_comes_again_and_those_finished_with_do_n
         assert take(again, 2) == ["b", "c"]
 
 
+def test_after_an_exception_in_the_loop_the_same_reader_goes_on_with_the_lead_that_was_at_work(
+    stack: Stack, namespace: str
+) -> None:
+    write(stack, f"{namespace}buyers.acme.leads", [lead(sale_id) for sale_id in "abcd"])
+    with LeadReader("acme", servers=stack.kafka, namespace=namespace) as reader:
+        given: list[str] = []
+
+        def go_on_until(broken: str) -> None:
+            for each in reader:
+                given.append(each.sale_id)
+                if each.sale_id == broken:
+                    raise ZeroDivisionError
+
+        for broken in ("b", "c"):
+            with pytest.raises(ZeroDivisionError):
+                go_on_until(broken)
+        assert [*given, *take(reader, 2)] == ["a", "b", "b", "c", "c", "d"]
+
+
+def test_avro_is_told_as_such_and_nothing_of_it_is_skipped(stack: Stack, namespace: str) -> None:
+    topic = f"{namespace}buyers.acme.leads"
+    write(stack, topic, [lead("a")])
+    producer = KafkaProducer(bootstrap_servers=stack.kafka)
+    producer.send(topic, value=b"\x00\x00\x00\x00\x64rest")
+    producer.close()
+    with LeadReader("acme", servers=stack.kafka, namespace=namespace) as reader:
+        assert take(reader, 1) == ["a"]
+        for _ in range(2):
+            with pytest.raises(AvroRecord, match=f"{topic} has Avro at offset 1"):
+                take(reader, 2)
+
+
 def test_without_remembering_what_it_had_a_repeat_is_given_again(stack: Stack, namespace: str) -> None:
     """The check above can fail."""
 
@@ -174,6 +207,44 @@ def test_pings_are_answered_by_a_function_in_time_and_its_failure_is_a_no_bid(
         {"type": "no_bid", "lead_id": "broken", "auction_number": 1, "reason": "technical"},
     ]
     assert (bidder.answered, bidder.too_late, len(heard)) == (3, 1, 1)
+
+
+def test_what_a_record_tells_beside_a_ping_is_handed_on_as_records_of_their_own(
+    stack: Stack, namespace: str
+) -> None:
+    soon, past = datetime.now(UTC) + timedelta(minutes=1), datetime.now(UTC) - timedelta(seconds=1)
+    ended = {"type": "auction_result", "auction_number": 1, "outcome": "outbid"}
+    reached = {"type": "limit_reached", "order": "acme/auction", "limit": "leads_per_day"}
+    around = {"at": "2026-11-22T10:00:00.000Z", "log": {"partition": 0, "seq": 9}}
+    write(
+        stack,
+        f"{namespace}buyers.acme.pings",
+        [
+            {**ping("asked", soon), **around, "also": [ended, reached]},
+            {**ping("late", past), **around, "also": [ended]},
+            {**ended, "lead_id": "over", **around, "also": [reached]},
+        ],
+    )
+    heard: list[Any] = []
+    bidder = Bidder("acme", servers=stack.kafka, namespace=namespace)
+
+    def other(body: Any) -> None:
+        heard.append(body)
+        if len(heard) == 5:
+            bidder.stop()
+
+    running = threading.Thread(target=bidder.run, args=(lambda _: Bid(exclusive="85.00"), other))
+    running.start()
+    (answer,) = [json.loads(value) for value in read(stack, f"{namespace}buyers.acme.answers", 1)]
+    running.join(30)
+    assert (answer["type"], answer["lead_id"]) == ("bid", "asked")
+    assert heard == [
+        {"lead_id": "asked", **around, **ended},
+        {"lead_id": "asked", **around, **reached},
+        {"lead_id": "late", **around, **ended},
+        {"lead_id": "over", **around, **ended},
+        {"lead_id": "over", **around, **reached},
+    ]
 
 
 def test_answers_are_what_the_schema_says(stack: Stack, namespace: str) -> None:

@@ -303,6 +303,20 @@ def test_old_counters_go_long_after_their_period_ended(database: str) -> None:
 
 
 @pytest.mark.integration
+def test_counter_that_was_made_to_be_locked_goes_like_all_others(database: str) -> None:
+    opened: list[Database] = []
+    store = postgres_subject(database, opened).store
+    ended_ms = store.read([0], []).now_ms - COUNTERS_KEPT_MS - 1_000
+
+    def decide(_: Sequence[CounterRow]) -> tuple[Sequence[PartitionCommit], Draws]:
+        return [commit_of(head_of(store))], Draws(market_version=1, rows=[_takes(1, ends_at_ms=ended_ms)])
+
+    store.commit_locked([0], [CAP], decide)
+    assert store.drop_old_counters() == 1
+    opened[0].close()
+
+
+@pytest.mark.integration
 def test_router_s_role_can_change_a_sale_by_an_upgrade_alone(database: str) -> None:
     opened: list[Database] = []
     store = postgres_subject(database, opened).store

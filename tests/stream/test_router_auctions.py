@@ -14,19 +14,37 @@ from services.contract.events import (
     AuctionEnd,
     AuctionOpened,
     BidVoided,
+    Disposition,
     LeadClosed,
     LeadSold,
     LimitReached,
+    Outcome,
     VoidReason,
     WithdrawalReason,
 )
 from services.contract.ids import partition_of
-from services.contract.inputs import PlaceBid, QualifiedLead, TimerDue, UpgradeSale, WithdrawLead
+from services.contract.inputs import (
+    PlaceBid,
+    QualifiedLead,
+    ReportDisposition,
+    TimerDue,
+    UpgradeSale,
+    WithdrawLead,
+)
 from services.contract.market import Cap, Market, Mode, Period, Sell, Unit, Upgrade
 from services.router import auction_clock, bidders
 from services.router.bidders import BROKEN_FOR_S, SILENT_IN_A_ROW_MAX
 from services.router.step import Router
-from tests.support.deciding import BID_WINDOW_MS, bid_stage, lead, market, order, plan, shared_stage
+from tests.support.deciding import (
+    BID_WINDOW_MS,
+    bid_stage,
+    exclusive_stage,
+    lead,
+    market,
+    order,
+    plan,
+    shared_stage,
+)
 from tests.support.routing import PARTITIONS, World, crashes_at, world
 
 pytestmark = pytest.mark.stream
@@ -237,6 +255,31 @@ def test_upgrade_asked_for_while_no_router_ran_counts_though_its_window_s_timer_
     given.clock.advance(600_000)
     given.send(TimerDue(lead_id=item.lead_id, window_number=1))
     host = given.worker()
+    _read_timers_first(given, host, item)
+    host.drain()
+    assert [event.buyer_id for event in _all(given, LeadSold)] == ["a"]
+    (row,) = given.tables.sales.values()
+    assert row.mode is Mode.EXCLUSIVE
+
+
+def test_deal_reported_while_no_router_ran_counts_though_the_end_of_exclusivity_is_read_first() -> None:
+    """Its buyer was told: without a deal by then, others may get it."""
+    stages = (exclusive_stage(9000, exclusive_for_ms=60_000), shared_stage(4500))
+    orders = (order("a", exclusive="list"), order("b", shared="list"))
+    given, item = world(market(plan(*stages), orders=orders)), lead("dealt")
+    given.send(item)
+    given.worker().drain()
+    given.send(ReportDisposition(lead_id=item.lead_id, buyer_id="a", disposition=Disposition.DEAL))
+    given.clock.advance(600_000)
+    given.send(TimerDue(lead_id=item.lead_id, window_number=1))
+    host = given.worker()
+    _read_timers_first(given, host, item)
+    host.drain()
+    assert [event.buyer_id for event in _all(given, LeadSold)] == ["a"]
+    assert [event.outcome for event in _all(given, LeadClosed)] == [Outcome.DEAL]
+
+
+def _read_timers_first(given: World, host: MemoryHost, item: QualifiedLead) -> None:
     where = next(
         at
         for at in host.positions
@@ -244,10 +287,6 @@ def test_upgrade_asked_for_while_no_router_ran_counts_though_its_window_s_timer_
     )
     assert not host.step.handle(given.kafka.records[where])
     host.positions[where] += 1
-    host.drain()
-    assert [event.buyer_id for event in _all(given, LeadSold)] == ["a"]
-    (row,) = given.tables.sales.values()
-    assert row.mode is Mode.EXCLUSIVE
 
 
 @dataclass(slots=True)

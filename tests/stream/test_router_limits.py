@@ -32,9 +32,23 @@ from services.contract.events import (
 )
 from services.contract.ids import account_id_of, partition_of
 from services.contract.inputs import MoveMoney, QualifiedLead, ReturnLead
-from services.contract.market import Account, Cap, Market, Mode, Order, Period, Returns, Unit
+from services.contract.market import (
+    Account,
+    AnyOf,
+    Between,
+    Cap,
+    Market,
+    Mode,
+    Order,
+    Period,
+    Returns,
+    Unit,
+    Where,
+)
 from services.contract.times import DAY_MS
+from services.router import chain as router_chain
 from services.router import memory_store
+from services.router.domain import decide
 from services.router.memory_store import MemoryRouterStore, MemoryRouterTables
 from services.router.ports import (
     NEVER_CLOSED,
@@ -229,6 +243,105 @@ def test_many_full_orders_are_passed_over_in_few_decisions() -> None:
     assert Counter(event.buyer_id for event in _all(given, LeadSold)) == {f"b{n}": 1 for n in range(40)}
     assert len(_all(given, LimitReached)) == 40
     check_limits(given)
+
+
+def _with_many_orders(most: Cap, count: int = 40) -> Market:
+    """All pay another price, and the last in rank has no limit."""
+    orders = tuple(order(f"b{n}", exclusive=9900 - n, caps=(most,)) for n in range(count))
+    return market(plan(exclusive_stage(9000), sales_max=1), orders=(*orders, order("z", exclusive="list")))
+
+
+ONE_IN_ALL = Cap(unit=Unit.LEADS, period=Period.TOTAL, most=1)
+
+
+def test_new_worker_learns_at_once_that_very_many_orders_are_full() -> None:
+    given = world(_with_many_orders(ONE_IN_ALL))
+    given.send(*_leads(40))
+    given.worker().drain()
+    given.send(*_leads(2, "after"))
+    given.worker().drain()
+    assert len(_sold_to(given, "z")) == 2
+    check_limits(given)
+
+
+def test_worker_that_knew_very_many_orders_as_empty_finds_out_that_others_have_filled_them() -> None:
+    given = world(_with_many_orders(ONE_IN_ALL))
+    quiet, other = given.worker(partitions=[0]), given.worker(partitions=[1])
+    given.send(*_leads_in(0, 1, "first"))
+    quiet.drain()
+    given.send(*_leads_in(1, 39, "others"))
+    other.drain()
+    given.clock.advance(60_000)
+    given.send(*_leads_in(0, 2, "after"))
+    quiet.drain()
+    assert len(_sold_to(given, "z")) == 2
+    check_limits(given)
+
+
+def test_order_with_a_remainder_too_small_for_any_price_costs_no_decision_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decided = Counter[str]()
+
+    def counted(*asked: Any) -> Any:
+        decided["times"] += 1
+        return decide(*asked)
+
+    monkeypatch.setattr(router_chain, "decide", counted)
+    given = world(_with_many_orders(Cap(unit=Unit.SPEND, period=Period.TOTAL, most=8_999)))
+    given.send(*_leads_in(0, 30))
+    given.worker().drain()
+    assert len(_sold_to(given, "z")) == 30
+    assert decided["times"] <= 2 * 30 + 3
+    assert len(_all(given, LimitReached)) == 40
+    check_limits(given)
+
+
+def test_order_that_cannot_pay_for_leads_of_one_plan_buys_those_of_a_cheaper_one_in_the_same_batch() -> None:
+    most = Cap(unit=Unit.SPEND, period=Period.TOTAL, most=4_500)
+    orders = tuple(order(f"b{n}", exclusive="list", shared="list", caps=(most,)) for n in range(8))
+    good = (("quality", Between(low=80, high=None)),)
+    plans = (
+        plan(exclusive_stage(5_000), sales_max=1, name="good", when=good),
+        plan(shared_stage(4_000), sales_max=4),
+    )
+    given = world(market(*plans, orders=orders))
+    given.send(*(replace(item, quality=90) for item in _leads(2, "good")), *_leads(2))
+    given.worker().drain()
+    assert sorted(event.buyer_id for event in _all(given, LeadSold)) == [f"b{n}" for n in range(8)]
+    check_limits(given)
+
+
+def test_limits_that_come_into_question_only_after_others_were_read_are_read_too() -> None:
+    """What the first worker knows is old: `a` has one left (it has none), `b` is full (it is not)."""
+    orders = (
+        order("a", exclusive=9_500, caps=(replace(FIVE_A_DAY, most=3),), where=_in_states("AZ", "NM")),
+        order("b", exclusive=9_400, caps=(replace(FIVE_A_DAY, most=1),), where=_in_states("AZ")),
+    )
+    given = world(_returnable(market(plan(exclusive_stage(9000), sales_max=1), orders=orders)))
+    first, second = given.worker(partitions=[0]), given.worker(partitions=[1])
+    given.send(*_leads_in(1, 4))
+    second.drain()
+    given.send(_return(_sold_to(given, "a")[0]))
+    second.drain()
+    given.send(*_from_state("NV", _leads_in(0, 1)))
+    first.drain()
+    given.clock.advance(60_000)
+    given.send(_return(_sold_to(given, "b")[0], "b"), *_leads_in(1, 1, "more"))
+    second.drain()
+    assert (_counter(given, "order:a").used, _counter(given, "order:b").used) == (3, 0)
+    given.send(*_leads_in(0, 1, "after"), *_from_state("NM", _leads_in(0, 1, "last")))
+    first.drain()
+    assert len(_sold_to(given, "b")) == 2
+    check_limits(given)
+
+
+def _in_states(*states: str) -> Where:
+    return (("state", AnyOf(values=frozenset(states))),)
+
+
+def _from_state(state: str, leads: list[QualifiedLead]) -> list[QualifiedLead]:
+    return [replace(item, fields={**item.fields, "state": state}) for item in leads]
 
 
 def test_market_without_limits_writes_no_counters() -> None:

@@ -186,7 +186,7 @@ def _answer(ping: Ping, decided: Bid | NoBid | None) -> dict[str, Any] | None:
 
 def _amount(price: str | Decimal) -> str:
     """Write a price without an exponent, which `str` gives a normalized `Decimal`."""
-    return f"{price:f}" if isinstance(price, Decimal) else price
+    return f"{price:f}" if isinstance(price, Decimal) else str(price)
 
 
 def _ping(body: Mapping[str, Any]) -> Ping:

@@ -63,16 +63,18 @@ begin
     return query
     with after as (
         select c.counter_id, g.tells, c.most as most_before, c.granted as granted_before, c.used as used_before,
-               c.used + g.amount as used, c.granted + g.granted as granted,
+               c.used + g.amount as used, c.granted + g.granted as granted, nullif(g.ends_at_ms, 0) as ends_at_ms,
                router.limit_now(c, g.most, version) as most,
                c.shortfall + g.withdrawn + greatest(0, c.most - router.limit_now(c, g.most, version)) as short_at_most,
                case when g.most >= 0 then greatest(c.market_version, version) else c.market_version end as market_version
         from router.counters c
-        join unnest(counter_ids, amounts, grants, withdrawals, limits, tells) as g (id, amount, granted, withdrawn, most, tells)
-            on c.counter_id = g.id
+        join unnest(counter_ids, amounts, grants, withdrawals, limits, ends, tells)
+            as g (id, amount, granted, withdrawn, most, ends_at_ms, tells) on c.counter_id = g.id
     )
     update router.counters c
     set used = a.used, granted = a.granted, most = a.most, market_version = a.market_version,
+        -- A row that was made to be locked does not know its end.
+        ends_at_ms = coalesce(c.ends_at_ms, a.ends_at_ms),
         -- It grows by no more than the limit fell, so that a batch that takes too much is refused by the constraint.
         shortfall = greatest(0, least(a.used - a.most - a.granted, a.short_at_most)),
         -- Who has room again is told again when it is used up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,11 @@ def test_a_file_survives_the_process(tmp_path: Path) -> None:
     first.add("a")
     first.close()
     assert SqliteSeen(tmp_path / "seen.sqlite").has("a")
+
+
+def test_a_file_opened_in_one_thread_is_used_in_others(tmp_path: Path) -> None:
+    seen = SqliteSeen(tmp_path / "seen.sqlite")
+    ids = [f"sale-{number}" for number in range(100)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(seen.add, ids))
+        assert all(threads.map(seen.has, ids))

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from services.contract.codec import codec
+from services.contract.entries import GENESIS_HASH, Cause, CauseKind, Entry
+from services.contract.events import AuctionClosed, AuctionEnd, BidOutcome, BidResult, LimitReached
+from services.contract.market import Market, Mode
+from services.market.checks import ORDERS_MAX, errors
+from services.market.fields import ID_MAX
 from tests.unit.market.sample import SMALL, changed, errors_of, market_of
+
+RECORD_BYTES_MAX = 1_048_588
 
 PLAN = "lead_types.solar.plans.staggered"
 PREMIUM = "lead_types.solar.plans.premium"
@@ -281,6 +291,65 @@ def test_plans_and_stages_are_of_bounded_number() -> None:
     plans = "".join(plan % number for number in range(99))
     (error,) = errors_of(changed("    plans:\n", f"    plans:\n{plans}"))
     assert (error.path, error.expected) == ("lead_types.solar.plans", "expected at most 100 plans")
+
+
+def test_orders_of_a_lead_type_are_of_bounded_number() -> None:
+    market = market_of(SMALL)
+    oak = market.buyers["oak"]
+    known = [order for order in oak.orders if order.lead_type == "solar"][:1]
+
+    def with_orders(count: int) -> Market:
+        return replace(market, buyers={"oak": replace(oak, orders=tuple(known * count))})
+
+    assert not list(errors(with_orders(ORDERS_MAX)))
+    (breach,) = errors(with_orders(ORDERS_MAX + 1))
+    assert (breach.path, breach.value) == ("lead_types.solar", "2001")
+
+
+def test_largest_entry_that_so_many_orders_may_cause_fits_into_a_record() -> None:
+    """All bid, all are under the floor, and all are found used up: with the longest names that there may be."""
+    assert len(_entry_of(ORDERS_MAX)) < RECORD_BYTES_MAX
+    assert len(_entry_of(2 * ORDERS_MAX)) > RECORD_BYTES_MAX
+
+
+def _entry_of(orders: int) -> bytes:
+    buyers = [f"{number:0{ID_MAX}d}" for number in range(orders)]
+    order_ids = [f"{buyer_id}/{buyer_id}" for buyer_id in buyers]
+    results = tuple(
+        BidResult(
+            buyer_id=buyer_id,
+            outcome=BidOutcome.BELOW_FLOOR,
+            mode=Mode.EXCLUSIVE,
+            minimum_to_win_cents=99_999_999_999,
+        )
+        for buyer_id in buyers
+    )
+    ended = AuctionClosed(
+        auction_number=1,
+        reason=AuctionEnd.ALL_ANSWERED,
+        mode=None,
+        exclusive_cents=None,
+        shared_cents=None,
+        results=results,
+        silent=(),
+    )
+    reached = [
+        LimitReached(
+            buyer_id=buyer_id, order_id=order_id, limit="spend_per_month", resumes_at_ms=2_000_000_000_000
+        )
+        for buyer_id, order_id in zip(buyers, order_ids, strict=True)
+    ]
+    entry = Entry(
+        seq=1,
+        prev_hash=GENESIS_HASH,
+        cause=Cause(kind=CauseKind.ROUTER, offset=0),
+        market_version=1,
+        no_room=tuple(order_ids),
+        lead_id="7e57ab1e-0000-5000-8000-000000000001",
+        decided_at_ms=2_000_000_000_000,
+        events=tuple(map(codec().encode_body, (ended, *reached))),
+    )
+    return codec().encode(entry)
 
 
 def test_every_order_and_every_plan_is_checked() -> None:

@@ -245,6 +245,7 @@ WRONG = [
     ),
     ("[poor, good]}", "[poor, poor]}", f"{SOLAR}.details.credit.2", "poor", "expected it only once"),
     ("[poor, good]}", "[poor, '']}", f"{SOLAR}.details.credit.2", "", "expected a choice of 1 to 63"),
+    ("[poor, good]}", '[poor, "a\\0b"]}', f"{SOLAR}.details.credit.2", None, "that can be printed"),
     ("owns, credit]\n", "owns, email]\n", f"{SOLAR}.ping.4", "email", "a ping shows details"),
     ("points: 40", "points: 0", f"{SOLAR}.score.1.points", "0", "from 1 to 100"),
     ("points: 40, ", "", f"{SOLAR}.score.1", "{when: {roof_age: {to: 15}}}", "expected the key points"),

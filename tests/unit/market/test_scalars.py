@@ -71,6 +71,8 @@ REFUSED: list[tuple[Callable[[str], object], list[str]]] = [
     (fields.field_name, ["", "1st", "First", "first-name", "a" * 64, "a.b", "_a"]),
     (fields.currency_code, ["", "usd", "US", "XXX", "JPY", "KWD", "BTC"]),
     (fields.timezone_name, ["", "New York", "america/new_york", "../etc/passwd", "/etc/localtime", "UTC+1"]),
+    # In zone data, and no place: another time on each machine, or none.
+    (fields.timezone_name, ["localtime", "Factory"]),
 ]
 
 

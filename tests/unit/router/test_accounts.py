@@ -9,7 +9,7 @@ import pytest
 from services.contract.events import CommandRefused, Draw, MoneyKind, MoneyMoved, RefusalReason
 from services.contract.ids import account_id_of
 from services.contract.inputs import MoveMoney
-from tests.support.deciding import Story, market, order
+from tests.support.deciding import Story, lead, market, order
 from tests.support.terms import on_terms
 
 MARKET = on_terms(market(orders=(order("a", shared="list"),)), accounts={"a": 0})
@@ -43,6 +43,14 @@ def test_money_is_told_with_its_reference_and_granted_to_the_account(kind: Money
             currency="USD",
             draws=(Draw(counter="account:a", amount=0, granted=cents),),
         )
+    ]
+
+
+def test_money_under_another_id_than_the_account_s_is_refused_be_it_a_lead_s() -> None:
+    story = Story(MARKET)
+    story.when(lead())
+    assert story.when(replace(_move(50_000), lead_id=lead().lead_id)) == [
+        CommandRefused(command="move_money", buyer_id=None, reason=RefusalReason.UNKNOWN_BUYER)
     ]
 
 

@@ -133,6 +133,21 @@ def failed_in_auction() -> Chronicle:
     return told
 
 
+def failed_with_a_delivery() -> Chronicle:
+    """The database refuses what was decided when a delivery failed, while an auction for the other slots was open."""
+    found = market(
+        plan(shared_stage(4500), bid_stage(Sell.SHARED)),
+        orders=(order("oak", shared="list"), order("elm", shared="bid")),
+    )
+    told = Chronicle({1: found})
+    told.when(lead())
+    told.when(
+        ReportFailedDelivery(lead_id=LEAD, sale_number=1, reason=FailureReason.RECIPIENT_GONE),
+        refused_by_database=True,
+    )
+    return told
+
+
 def withdrawn_early() -> Chronicle:
     """Withdrawn before it was listed."""
     told = Chronicle({1: market(plan(exclusive_stage()), orders=(order("oak", exclusive="list"),))})
@@ -155,7 +170,8 @@ def account() -> Chronicle:
 
 
 EACH: Sequence[Callable[[], Chronicle]] = (
-    offers, retries, auction, upgrade_and_return, failed, failed_in_auction, withdrawn_early, account,
+    offers, retries, auction, upgrade_and_return, failed, failed_in_auction,
+    failed_with_a_delivery, withdrawn_early, account,
 )  # fmt: skip
 
 
