@@ -21,7 +21,7 @@ test: static ## Run every check and every test, integration and end-to-end inclu
 	$(BIN)/python -m pytest tests
 
 check: static ## Run the fast checks: format, lint, types, imports, unit, contract and stream tests.
-	$(BIN)/python -m pytest $(wildcard tests/unit tests/contract tests/stream)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(wildcard tests/unit tests/contract tests/stream)
 
 static: $(STAMP) ## Run the checks that execute nothing: format, lint, types, imports.
 	$(BIN)/ruff format --check $(SOURCES)
