@@ -5,6 +5,8 @@ import sys
 
 from gavel_client import Bid, Bidder, NoBid, Ping
 
+KAFKA, NAMESPACE = os.environ["GAVEL_KAFKA"], os.environ.get("GAVEL_NAMESPACE", "")
+
 
 def decide(ping: Ping) -> Bid | NoBid:
     """Say what a lead is worth to us."""
@@ -12,4 +14,4 @@ def decide(ping: Ping) -> Bid | NoBid:
     return Bid(exclusive="85.00", shared="34.00") if is_good else NoBid("criteria")
 
 
-Bidder(sys.argv[1], servers=os.environ["GAVEL_KAFKA"]).run(decide, on_other=print)
+Bidder(sys.argv[1], servers=KAFKA, namespace=NAMESPACE).run(decide, on_other=print)

@@ -6,8 +6,10 @@ import sys
 
 from gavel_client import LeadSource
 
+KAFKA, NAMESPACE = os.environ["GAVEL_KAFKA"], os.environ.get("GAVEL_NAMESPACE", "")
+
 source_id, path = sys.argv[1:3]
-with LeadSource(source_id, servers=os.environ["GAVEL_KAFKA"]) as source, open(path) as leads:
+with LeadSource(source_id, servers=KAFKA, namespace=NAMESPACE) as source, open(path) as leads:
     for line in leads:
         source.send(json.loads(line))
     source.flush()
