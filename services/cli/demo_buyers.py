@@ -74,7 +74,7 @@ class Buyers:
     """All buyers of a market, in one thread: they listen to their topics and answer.
 
     `heard` counts what each was told by the record's type, and of auctions by how they ended for it; `limits` has the
-    orders that were told of a limit, `paid_in` what each account was told to have, in decimals.
+    orders that were told of a limit.
     """
 
     connection: Connection
@@ -86,11 +86,6 @@ class Buyers:
     limits: dict[str, str] = field(default_factory=dict)
     answers: int = 0
     _later: list[tuple[float, int, str, dict[str, Any]]] = field(default_factory=list)
-
-    @property
-    def offers(self) -> int:
-        """Count the offers that were made."""
-        return sum(count for (_, what), count in self.heard.items() if what == "offer")
 
     def run(self) -> None:
         """Listen and answer until the end."""
