@@ -24,7 +24,7 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
-from services.bus.ports import BusFailed, Message, Record, TopicPartition, Unacknowledged
+from services.bus.ports import BusFailed, Message, Record, Sending, TopicPartition, Unacknowledged
 from services.contract.events import FailureReason
 
 OUTSIDERS_TIMEOUT_S = 1.0
@@ -32,6 +32,7 @@ OUTSIDERS_TIMEOUT_S = 1.0
 
 _FLUSH_SLICE_S = 1.0
 _PURGE_FOR_AT_MOST_S = 1.0
+_REPORTED_WITHIN_S = 0.05
 _CHUNK = 2_000
 """So many messages are in a producer's queue at most: it never fills up, which would break their order."""
 
@@ -127,10 +128,19 @@ class LogProducer:
 
         A `timeout_s` is a limit after which it raises, too: nothing may be left behind here.
         """
+        return self.send(messages, timeout_s=timeout_s).wait()
+
+    def send(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> Sending:
+        """Begin to write all in order; see `publish` for what waiting for it does."""
         ends_at_s = None if timeout_s is None else time.monotonic() + timeout_s
         for start in range(0, len(messages), _CHUNK):
+            if start:
+                self._flush(ends_at_s)
             self._write(messages[start : start + _CHUNK])
-            self._flush(ends_at_s)
+        return _Sending(lambda: self._flushed(ends_at_s))
+
+    def _flushed(self, ends_at_s: float | None) -> Sequence[Unacknowledged]:
+        self._flush(ends_at_s)
         return ()
 
     def _write(self, messages: Sequence[Message]) -> None:
@@ -198,10 +208,22 @@ class OutsiderProducer:
         self, messages: Sequence[Message], *, timeout_s: float | None = None
     ) -> Sequence[Unacknowledged]:
         """Write all in order; return those not acknowledged within `timeout_s` (the producer's own by default)."""
+        return self.send(messages, timeout_s=timeout_s).wait()
+
+    def send(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> Sending:
+        """Begin to write all in order; see `publish` for what waiting for it does."""
         ends_at_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         failed: dict[int, KafkaError] = {}
         for start in range(0, len(messages), _CHUNK):
-            self._send(messages, range(start, min(start + _CHUNK, len(messages))), failed, ends_at_s)
+            if start:
+                self._flush(ends_at_s)
+            self._write(messages, range(start, min(start + _CHUNK, len(messages))), failed)
+        return _Sending(lambda: self._sent(messages, failed, ends_at_s))
+
+    def _sent(
+        self, messages: Sequence[Message], failed: dict[int, KafkaError], ends_at_s: float
+    ) -> Sequence[Unacknowledged]:
+        self._flush(ends_at_s)
         permanent = self._too_large(messages, failed, ends_at_s) if failed else frozenset()
         return [_unacknowledged(index, failed[index], index in permanent) for index in sorted(failed)]
 
@@ -215,16 +237,11 @@ class OutsiderProducer:
             if time.monotonic() >= ends_at_s:
                 break
             del failed[index]
-            self._send(messages, range(index, index + 1), failed, ends_at_s)
+            self._write(messages, range(index, index + 1), failed)
+            self._flush(ends_at_s)
             if index in failed and failed[index].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 found.append(index)
         return frozenset(found)
-
-    def _send(
-        self, messages: Sequence[Message], indexes: range, failed: dict[int, KafkaError], ends_at_s: float
-    ) -> None:
-        self._write(messages, indexes, failed)
-        self._flush(ends_at_s)
 
     def _write(self, messages: Sequence[Message], indexes: range, failed: dict[int, KafkaError]) -> None:
         produce, may_send = self._producer.produce, self._may_send
@@ -251,11 +268,21 @@ class OutsiderProducer:
                 failed[index] = KafkaError(KafkaError._QUEUE_FULL)
 
     def _flush(self, ends_at_s: float) -> None:
-        """Wait until nothing is left; at the deadline take back what is (what is in flight may still arrive)."""
-        if self._producer.flush(max(0.0, ends_at_s - time.monotonic())):
+        """Wait until nothing is left; at the deadline take back what is (what is in flight may still arrive).
+
+        Whoever asks after the deadline is told what has become of it by then, which is all: no message lives longer.
+        """
+        if self._producer.flush(max(_REPORTED_WITHIN_S, ends_at_s - time.monotonic())):
             self._producer.purge()
             if self._producer.flush(_PURGE_FOR_AT_MOST_S):
                 raise BusFailed("Kafka's client does not give back what it could not send")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A batch that librdkafka has in its queue."""
+
+    wait: Callable[[], Sequence[Unacknowledged]]
 
 
 def _note(
@@ -279,7 +306,8 @@ def _slice_s(ends_at_s: float | None) -> float:
 
 _BATCHES: Mapping[str, Any] = {
     # A flush sends at once, whatever the linger; without it the first records of a batch would travel one by one.
-    "linger_ms": 5,
+    # Nobody may be waiting yet (`send`), so it is short.
+    "linger_ms": 1,
     "queue_buffering_max_messages": 10 * _CHUNK,
     "queue_buffering_max_kbytes": 1_048_576,
     "socket_nagle_disable": True,

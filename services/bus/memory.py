@@ -92,12 +92,18 @@ class MemoryProducer:
     refuses: Callable[[Message], Unacknowledged | None] = lambda _: None
 
     def publish(
+        self, messages: Sequence[Message], *, timeout_s: float | None = None
+    ) -> Sequence[Unacknowledged]:
+        """See `Producer`."""
+        return self.send(messages, timeout_s=timeout_s).wait()
+
+    def send(
         self,
         messages: Sequence[Message],
         *,
         timeout_s: float | None = None,  # noqa: ARG002  # the port's; what is appended is acknowledged
-    ) -> Sequence[Unacknowledged]:
-        """Append in order; a crash may come between any two messages."""
+    ) -> MemorySending:
+        """Append in order; a crash may come between any two messages, and before they are known to be written."""
         unacknowledged = []
         for index, message in enumerate(messages):
             self.faults.edge(f"produce {message.topic}")
@@ -106,9 +112,22 @@ class MemoryProducer:
                 self.kafka.append(message)
             else:
                 unacknowledged.append(Unacknowledged(index, refused.permanent, refused.error))
-        if messages:
+        return MemorySending(self.faults, unacknowledged, is_empty=not messages)
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySending:
+    """What became of a batch, told when asked."""
+
+    faults: Faults
+    unacknowledged: Sequence[Unacknowledged]
+    is_empty: bool
+
+    def wait(self) -> Sequence[Unacknowledged]:
+        """See `Sending`."""
+        if not self.is_empty:
             self.faults.edge("flushed")
-        return unacknowledged
+        return self.unacknowledged
 
 
 @dataclass(slots=True)

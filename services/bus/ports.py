@@ -53,13 +53,31 @@ class Unacknowledged:
     error: str
 
 
+class Sending(Protocol):
+    """A batch on its way."""
+
+    def wait(self) -> Sequence[Unacknowledged]:
+        """Wait until each of its messages is acknowledged, or its time is up, and say which are not; ask once.
+
+        Raise `BusFailed` where what must not be lost cannot be written.
+        """
+        ...
+
+
 class Producer(Protocol):
     """Writes batches and counts acknowledgements."""
+
+    def send(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> Sending:
+        """Begin to write all messages in order, and go on; one batch at a time, so wait for it before the next.
+
+        `timeout_s` counts from here. Whether they were written is known only after `Sending.wait`.
+        """
+        ...
 
     def publish(
         self, messages: Sequence[Message], *, timeout_s: float | None = None
     ) -> Sequence[Unacknowledged]:
-        """Write all messages in order and wait until each is acknowledged, for `timeout_s` at most.
+        """Write all messages in order and wait until each is acknowledged, for `timeout_s` at most: `send` and `wait`.
 
         With no timeout (a producer that must not lose anything) it returns only when all are acknowledged, and
         raises `BusFailed` where that cannot happen. What is not acknowledged within the timeout may still arrive.

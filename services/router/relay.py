@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from services.bus.ports import Message, Producer, Stopped
+from services.bus.ports import Message, Producer, Sending, Stopped, Unacknowledged
 from services.contract.cloudevents import AVRO, JSON, outsider_headers
 from services.contract.codec import Codec
 from services.contract.entries import Entry
@@ -73,6 +73,18 @@ class _Letter:
     message: Message
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publishing:
+    """A batch that is being published: the log's part, the outsiders', and what waits behind earlier records."""
+
+    log: Sending
+    outside: Sending
+    letters: Sequence[_Letter]
+    waiting: Sequence[UndeliveredRow]
+    published: Published
+    batch: Sequence[Committed]
+
+
 class NotAlive(Exception):
     """The worker may have lost its partitions: it sends nothing more with contact details (rule 15)."""
 
@@ -123,18 +135,34 @@ class Relay:
             Committed(row=row, entry=entry, events=self._codec.events_of(entry)) for row, entry in entries
         ]
 
-    def publish(self, batch: Sequence[Committed]) -> Published:
-        """Publish entries in order; raise `NotAlive` with nothing sent to outsiders, or `BusFailed`."""
+    def publish(self, batch: Sequence[Committed]) -> Publishing:
+        """Begin to publish entries in order, to the log and to their recipients at once.
+
+        Wait for one batch (`finish`) before the next. Raise `NotAlive` with nothing sent to outsiders, or `BusFailed`.
+        """
         published = Published()
         letters = self._letters(batch, published)
         waiting = [letter.row for letter in letters if self._is_behind(letter.row)]
         sending = [letter for letter in letters if not self._is_behind(letter.row)]
         self._require_alive()
-        self._log_producer.publish([self._log_message(committed) for committed in batch])
-        self._send(sending, published)
+        log = self._log_producer.send([self._log_message(committed) for committed in batch])
+        try:
+            outside = self._send(sending)
+        except NotAlive:
+            log.wait()
+            raise
+        return Publishing(
+            log=log, outside=outside, letters=sending, waiting=waiting, published=published, batch=batch
+        )
+
+    def finish(self, publishing: Publishing) -> Published:
+        """Wait for what was begun, and say what became of it; raise `BusFailed`."""
+        published = publishing.published
+        publishing.log.wait()
+        self._judge(publishing.letters, publishing.outside.wait(), published)
         for row in published.undelivered:
             self._behind.setdefault(row.partition, set()).add(row.recipient)
-        published.undelivered += [*waiting, *(failed.row for failed in published.failed)]
+        published.undelivered += [*publishing.waiting, *(failed.row for failed in published.failed)]
         return published
 
     def has_behind(self) -> bool:
@@ -166,7 +194,8 @@ class Relay:
         """Send these recipients' first records in these partitions; return the recipients that don't answer."""
         rows = self._store.undelivered(behind, each=each, limit=RETRIED_AT_ONCE_MAX)
         published = Published()
-        self._send(self._letters_again(rows, published), published)
+        letters = self._letters_again(rows, published)
+        self._judge(letters, self._send(letters).wait(), published)
         kept = {*published.undelivered, *(failed.row for failed in published.failed)}
         self.forget([row for row in rows if row not in kept])
         retried.failed += [failed for failed in published.failed if failed not in retried.failed]
@@ -245,12 +274,17 @@ class Relay:
             return avro_value(outgoing.body, person, self._codec), AVRO
         return json_value(outgoing.body, person), JSON
 
-    def _send(self, letters: Sequence[_Letter], published: Published) -> None:
-        """Send to outsiders, unless we may have lost the partitions, be it since the log was written (rule 15)."""
+    def _send(self, letters: Sequence[_Letter]) -> Sending:
+        """Send to outsiders, unless we may have lost the partitions, be it since the log was sent (rule 15)."""
         self._require_alive()
-        refused = self._outside_producer.publish(
+        return self._outside_producer.send(
             [letter.message for letter in letters], timeout_s=ACKNOWLEDGED_WITHIN_S
         )
+
+    def _judge(
+        self, letters: Sequence[_Letter], refused: Sequence[Unacknowledged], published: Published
+    ) -> None:
+        """Tell what can still be delivered from what never can (rules 17 and 18)."""
         gone = self._gone_of([letters[unacknowledged.index] for unacknowledged in refused])
         for unacknowledged in refused:
             letter = letters[unacknowledged.index]

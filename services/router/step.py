@@ -2,7 +2,7 @@
 
 No rule of the trade is here: those are in `domain`, and how a partition's inputs become entries is in `chain`. Here
 is the order of effects, which is protocol.md's: heads and clock, leads, decision, one transaction, then the relay, then
-the mark (which rides on the next commit).
+the mark (which rides on the next commit). Kafka is waited for while the next batch is read and decided.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from services.router.ports import (
     StartAgain,
     TryAgain,
 )
-from services.router.relay import Committed, FailedDelivery, NotAlive, Relay, Retried
+from services.router.relay import Committed, FailedDelivery, NotAlive, Publishing, Relay, Retried
 
 ATTEMPTS_MAX = 5
 LOST_IN_A_ROW_MAX = 10
@@ -84,10 +84,15 @@ class _ClockReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """One partition's batch, decided: the rows to commit, and what is to be done once they are."""
+    """One partition's batch, decided: its head afterwards, and what is to be done once it is committed."""
 
-    commit: PartitionCommit
+    after: Head
     chain: Chain
+
+    def commit(self, mark: Mark | None) -> PartitionCommit:
+        """Give the rows, with how far the partition is published by now."""
+        published_seq = self.after.published_seq if mark is None else mark.after_seq
+        return self.chain.commit(replace(self.after, published_seq=published_seq), mark)
 
 
 @dataclass(slots=True)
@@ -97,8 +102,10 @@ class _Work:
     snapshot: Snapshot
     read_at_s: float
     started: dict[int, Started]
+    reported: Mapping[int, Collection[FailedDelivery]] = field(default_factory=dict)
     failed: frozenset[str] = frozenset()
     decided: dict[int, _Decided] = field(default_factory=dict)
+    commits: dict[int, PartitionCommit] = field(default_factory=dict)
     draws: Draws = NO_DRAWS
     times_short: int = 0
 
@@ -107,10 +114,6 @@ class _Work:
         for partition in partitions:
             self.started.pop(partition)
             self.decided.pop(partition, None)
-
-    def commits(self) -> list[PartitionCommit]:
-        """Give the rows of all partitions."""
-        return [item.commit for item in self.decided.values()]
 
 
 class _MoreToLock(Exception):
@@ -157,6 +160,7 @@ class Router:
         self._counters = Counters()
         self._bidders = Bidders()
         self._auctions = AuctionClock()
+        self._publishing: Publishing | None = None
 
     # The step
 
@@ -165,6 +169,7 @@ class Router:
 
         Not here, because a worker sends nothing before the group has confirmed that it is a member (rule 15).
         """
+        self._finish_publishing()
         for _ in range(ATTEMPTS_MAX):
             try:
                 return self._take_over(assigned)
@@ -275,7 +280,10 @@ class Router:
     def _catch_up(self) -> set[int]:
         """Publish from the table what lies between the mark and the last entry (rule 15), as far as we may."""
         again: set[int] = set()
-        for partition in [partition for partition, owned in self._owned.items() if owned.is_behind]:
+        behind = [partition for partition, owned in self._owned.items() if owned.is_behind]
+        if behind:
+            self._finish_publishing()
+        for partition in behind:
             try:
                 if not self._publish_from_table(partition):
                     again.add(partition)
@@ -297,6 +305,7 @@ class Router:
         while owned.published_seq < head.seq:
             rows = self._store.entries(partition, after_seq=owned.published_seq, limit=PUBLISHED_AT_ONCE_MAX)
             self._publish(self._relay.read(rows))
+            self._finish_publishing()
             assert owned.mark is not None
             self._store.move_marks([owned.mark])
             owned.published_seq, owned.mark = owned.mark.after_seq, None
@@ -342,6 +351,7 @@ class Router:
             batch.own = [Caused(OWN, failed.report) for failed in reported[partition]]
         try:
             work, again = self._read(batches)
+            work.reported = reported
             self._decide(work)
             again |= self._commit(work)
             self._relay.forget([failed.row for partition in work.decided for failed in reported[partition]])
@@ -438,7 +448,6 @@ class Router:
             if isinstance(caused.subject, CloseAuction) and self._is_early(caused.subject, chain.now_ms):
                 continue
             chain.add(caused)
-        mark = self._owned[partition].mark
         after = replace(
             head,
             next_qualified=started.next_qualified,
@@ -448,9 +457,8 @@ class Router:
             hash=chain.hash,
             decided_at_ms=chain.now_ms,
             market_version=surroundings.snapshot.market_version,
-            published_seq=mark.after_seq if mark else head.published_seq,
         )
-        return _Decided(chain.commit(after, mark), chain)
+        return _Decided(after, chain)
 
     def _is_early(self, closing: CloseAuction, now_ms: int) -> bool:
         closes_at_ms = self._auctions.closes_at_ms(closing.lead_id)
@@ -460,6 +468,7 @@ class Router:
         """Commit what is decided, less what others have moved on; `work` is left with what was committed."""
         again: set[int] = set()
         attempts = 0
+        self._finish_publishing()
         while work.started:
             try:
                 rows = self._commit_once(work)
@@ -489,13 +498,13 @@ class Router:
         if not work.failed and any(item.chain.committed for item in work.decided.values()):
             self._failed_in_a_row = 0
         for partition, item in work.decided.items():
-            self._follow(partition, item)
+            self._follow(work.commits[partition], item.chain, work.reported[partition])
         return again
 
     def _commit_once(self, work: _Work) -> Sequence[CounterRow]:
         """Decide first and commit then, as long as that may work; otherwise decide under locks (rule 6)."""
         if work.times_short < DECIDED_AHEAD_MAX:
-            return self._store.commit(work.commits(), work.draws)
+            return self._store.commit(self._commits(work), work.draws)
         self._metrics.locked_batches.inc()
         locked: set[str] = set()
 
@@ -504,7 +513,7 @@ class Router:
             self._decide(work, reads=False)
             if not locked.issuperset(row.counter for row in work.draws.rows):
                 raise _MoreToLock
-            return work.commits(), work.draws
+            return self._commits(work), work.draws
 
         for _ in range(LOCKS_MAX):
             self._decide_on_what_is_now(work)
@@ -515,6 +524,11 @@ class Router:
                 locked.update(row.counter for row in work.draws.rows)
         raise Stopped(f"a batch drew on more and more limits, {len(locked)} by now")
 
+    def _commits(self, work: _Work) -> list[PartitionCommit]:
+        """Give the rows of all partitions, and let the marks ride along (rule 16)."""
+        work.commits = {at: item.commit(self._owned[at].mark) for at, item in work.decided.items()}
+        return list(work.commits.values())
+
     def _decide_on_what_is_now(self, work: _Work) -> None:
         """Read all limits again before some are locked, or those that others used up would be found one by one."""
         market = self._markets.market(work.snapshot.market_version)
@@ -522,22 +536,25 @@ class Router:
         self._look_at(self._counters.not_fresh(market, work.snapshot.now_ms, now_s))
         self._decide(work)
 
-    def _follow(self, partition: int, item: _Decided) -> None:
+    def _follow(self, commit: PartitionCommit, chain: Chain, reported: Collection[FailedDelivery]) -> None:
         """Remember what was committed."""
-        before, after = item.commit.before, item.commit.after
-        self._owned[partition] = _Owned(before.version + 1, after.published_seq)
+        after = commit.after
+        partition = after.partition
+        # What was reported since the batch began is still to be decided on.
+        own = tuple(failed for failed in self._owned[partition].own if failed not in reported)
+        self._owned[partition] = _Owned(commit.before.version + 1, after.published_seq, own=own)
         if after.next_command >= self._answers_until.get(partition, 0):
             self._answers_until.pop(partition, None)
-        for lead_id in item.commit.auctions_ended:
+        for lead_id in commit.auctions_ended:
             self._auctions.ended(lead_id)
-        for row in item.commit.auctions_opened:
+        for row in commit.auctions_opened:
             self._auctions.opened(row)
-        for change in self._bidders.follow(item.chain.bidding, self._monotonic_s()):
+        for change in self._bidders.follow(chain.bidding, self._monotonic_s()):
             self._metrics.breakers.labels("opened" if change.is_open else "closed").inc()
             _log.warning("breaker_opened" if change.is_open else "breaker_closed", buyer=change.buyer_id)
-        for delay_ms in item.chain.close_delays_ms:
+        for delay_ms in chain.close_delays_ms:
             self._metrics.auction_close_seconds.observe(delay_ms / 1_000)
-        self._metrics.passed_over.inc(item.chain.passed_over)
+        self._metrics.passed_over.inc(chain.passed_over)
 
     def _failing(self, broken: PromiseBroken, failed: frozenset[str]) -> frozenset[str]:
         """Close one lead as failed; a second one in a batch, or the tenth in a row, stops the worker (rule 9)."""
@@ -550,12 +567,18 @@ class Router:
         return frozenset({broken.lead_id})
 
     def _publish(self, batch: Sequence[Committed]) -> None:
-        """Publish, and note how far for the mark; the mark moves with the next commit (rule 16)."""
-        if not batch:
+        """Begin to publish; whether all has arrived is asked before the next commit, or when there is none."""
+        if batch:
+            self._publishing = self._relay.publish(batch)
+
+    def _finish_publishing(self) -> None:
+        """Wait for what is being published, and note how far for the mark; it moves with the next commit (rule 16)."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is None:
             return
-        published = self._relay.publish(batch)
+        published = self._relay.finish(publishing)
         self._report(published.failed)
-        last = {committed.row.partition: committed.row.seq for committed in batch}
+        last = {committed.row.partition: committed.row.seq for committed in publishing.batch}
         for partition, seq in last.items():
             owned = self._owned[partition]
             owned.mark = Mark(
@@ -568,6 +591,7 @@ class Router:
     # What is left for later
 
     def _move_marks(self) -> set[int]:
+        self._finish_publishing()
         marks = [owned.mark for owned in self._owned.values() if owned.mark is not None]
         if not marks:
             return set()

@@ -208,7 +208,8 @@ def _mark_before_publishing(patch: pytest.MonkeyPatch) -> None:
             mark = Mark(partition=row.partition, before_seq=owned.published_seq, after_seq=row.seq)
             self._store.move_marks([mark])
             owned.published_seq = row.seq
-        self._relay.publish(entries)
+        if entries:
+            self._relay.finish(self._relay.publish(entries))
 
     patch.setattr(step.Router, "_publish", publish)
 
@@ -227,7 +228,11 @@ def _publish_before_commit(patch: pytest.MonkeyPatch) -> None:
             assert partition in self._owned
         work, again = self._read(batches)
         self._decide(work)
-        self._relay.publish([entry for item in work.decided.values() for entry in item.chain.committed])
+        work.reported = {partition: () for partition in batches}
+        early = self._relay.publish(
+            [entry for item in work.decided.values() for entry in item.chain.committed]
+        )
+        self._relay.finish(early)
         self._commit(work)
         return again
 
@@ -246,11 +251,7 @@ def _crash_before_commit_and_decide_later(given: World) -> None:
 
 
 def _forget_undelivered(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        relay.Relay,
-        "_send",
-        lambda self, letters, _: self._outside_producer.publish([letter.message for letter in letters]),
-    )
+    patch.setattr(relay.Relay, "_judge", lambda self, letters, refused, published: None)
 
 
 def _refuse_once(given: World) -> None:

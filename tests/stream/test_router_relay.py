@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 import pytest
 
-from services.bus.memory import Faults, MemoryHost, MemoryProducer
+from services.bus.memory import Faults, MemoryHost, MemoryProducer, MemorySending
 from services.bus.ports import Message, Stopped, Unacknowledged
 from services.contract.events import DeliveryFailed
 from services.contract.ids import partition_of
@@ -142,15 +142,13 @@ def test_delivery_that_arrived_is_not_credited_when_its_entry_is_retried_for_ano
 
 @dataclass(slots=True)
 class _SlowLog(MemoryProducer):
-    """A log whose acknowledgements take so long that the group has dropped the worker meanwhile."""
+    """A log that takes so long to be sent that the group has dropped the worker meanwhile."""
 
     then: Callable[[], None] = field(default=lambda: None)
 
-    def publish(
-        self, messages: Sequence[Message], *, timeout_s: float | None = None
-    ) -> Sequence[Unacknowledged]:
+    def send(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> MemorySending:
         """Append, late."""
-        found = MemoryProducer.publish(self, messages, timeout_s=timeout_s)
+        found = MemoryProducer.send(self, messages, timeout_s=timeout_s)
         if messages:
             self.then()
         return found
