@@ -12,6 +12,7 @@ from services.bus.log_reader import LogReader
 from services.contract.codec import codec
 
 STEP = "billing"
+GATHERS_MS = 50
 
 
 def build(settings: BillingSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:
@@ -21,5 +22,7 @@ def build(settings: BillingSettings, *, open_ledger: Callable[[], Ledger]) -> Ga
     def make_step(_: Membership) -> LogReader:
         return LogReader(Billing(open_ledger(), codec()), codec(), topic=topic, monotonic_s=monotonic_s)
 
-    subscription = Subscription(group=settings.topics.group(STEP), topics=lambda: [topic])
+    subscription = Subscription(
+        group=settings.topics.group(STEP), topics=lambda: [topic], gathers_ms=GATHERS_MS
+    )
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

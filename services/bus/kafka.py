@@ -315,6 +315,11 @@ _BATCHES: Mapping[str, Any] = {
 }
 
 
+_ASKS_EVERY_MS = 50
+_GATHERS_BYTES = 131_072
+"""Some hundred entries of the log: as many as make a step's batch."""
+
+
 def open_consumer(
     connection: Connection,
     *,
@@ -322,9 +327,13 @@ def open_consumer(
     client_id: str,
     session_timeout_ms: int,
     max_poll_interval_ms: int,
+    gathers_ms: int = 0,
     **callbacks: Any,
 ) -> Consumer:
-    """Make the consumer of a hosted step: positions are the step's, so nothing is committed or reset by itself."""
+    """Make the consumer of a hosted step: positions are the step's, so nothing is committed or reset by itself.
+
+    `gathers_ms`: so long the broker may wait for more before it answers (0: not at all).
+    """
     return Consumer(
         connection.librdkafka(
             client_id=client_id,
@@ -337,8 +346,10 @@ def open_consumer(
             enable_auto_offset_store=False,
             auto_offset_reset="error",
             isolation_level="read_committed",
-            # Data ends the wait at once; this is how often an idle consumer asks, and how soon a new partition is read.
-            fetch_wait_max_ms=50,
+            # Enough data ends the wait at once; this is how often an idle consumer asks, and how soon a new partition
+            # is read.
+            fetch_wait_max_ms=gathers_ms or _ASKS_EVERY_MS,
+            fetch_min_bytes=_GATHERS_BYTES if gathers_ms else 1,
             fetch_queue_backoff_ms=1,
             # Small, because what is fetched stands in one queue: a command would wait behind all leads before it.
             fetch_message_max_bytes=262_144,

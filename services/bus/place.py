@@ -40,12 +40,15 @@ class Subscription:
     partition of them that the group gives us, the same partition of every partner topic is read as well.
     `step_commits`: the step keeps its positions in Kafka and commits them itself; otherwise they are in its database
     and the group's offsets only tell people how far it is.
+    `gathers_ms`: so long records may gather at the broker before they are handed out (0: not at all), which spares
+    broker and step many small batches. For readers that nobody waits for.
     """
 
     group: str
     topics: Callable[[], Collection[str]]
     partners: tuple[str, ...] = ()
     step_commits: bool = False
+    gathers_ms: int = 0
 
 
 class Place:

@@ -183,6 +183,7 @@ class Pump:
             client_id=self._settings.client_id,
             session_timeout_ms=self._settings.session_timeout_ms,
             max_poll_interval_ms=max(MAX_POLL_INTERVAL_MS, self._settings.session_timeout_ms),
+            gathers_ms=self._subscription.gathers_ms,
             on_commit=self._commits.on_commit,
             error_cb=self._on_error,
         )

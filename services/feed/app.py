@@ -14,6 +14,7 @@ from services.feed.publishing import EventFeed
 from services.feed.store import FeedPositions
 
 STEP = "feed"
+GATHERS_MS = 100
 
 
 def build(
@@ -29,5 +30,5 @@ def build(
         feed = EventFeed(open_positions(), open_producer(), topics)
         return LogReader(feed, codec(), topic=topics.log, monotonic_s=monotonic_s)
 
-    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log])
+    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

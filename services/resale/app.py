@@ -14,6 +14,7 @@ from services.resale.store import WindowStore
 from services.resale.timer import ResaleTimer
 
 STEP = "resale"
+GATHERS_MS = 50
 
 
 def build(
@@ -27,5 +28,5 @@ def build(
             open_windows(), open_producer(), codec(), topics, monotonic_s=monotonic_s, wait_s=time.sleep
         )
 
-    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log])
+    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)
