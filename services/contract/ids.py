@@ -40,8 +40,9 @@ def draw(*parts: str) -> int:
 
 def uuid5_of(namespace: bytes, name: str) -> str:
     """Name by RFC 9562, section 5.5, what `namespace` (16 bytes) calls `name`, in a third of uuid.uuid5's time."""
-    digest = bytearray(hashlib.sha1(namespace + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = hashlib.sha1(namespace + name.encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The two highest bits of the ninth byte are 1 and 0 (RFC 9562, section 4.1)."""
