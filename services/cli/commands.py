@@ -104,6 +104,12 @@ COMMANDS: tuple[Command, ...] = (
         help="Money: deposits, balances, sales, and the ledger's proof.",
     ),
     Command(
+        name="audit",
+        module="services.cli.audit_commands",
+        attribute="app",
+        help="The auditor: judge every guarantee from the topics and the database alone.",
+    ),
+    Command(
         name="intake",
         module="services.intake.cli",
         attribute="app",
@@ -114,6 +120,12 @@ COMMANDS: tuple[Command, ...] = (
         module="services.cli.key_commands",
         attribute="app",
         help="API keys and webhook secrets, for those who speak HTTP.",
+    ),
+    Command(
+        name="data",
+        module="services.cli.data_commands",
+        attribute="app",
+        help="What lies in the database: move leads that are long over to the archive.",
     ),
     Command(
         name="dlq",

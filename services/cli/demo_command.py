@@ -19,6 +19,7 @@ import typer
 
 from services.cli.asking import place as ask
 from services.cli.complaints import WENT_WRONG, Complaint
+from services.cli.demo_audit import audit_check
 from services.cli.demo_bidders import Posted, receiver
 from services.cli.demo_buyers import Buyers
 from services.cli.demo_checks import check
@@ -258,7 +259,7 @@ def _sell(run: _Run, shown: _Shown, began_s: float) -> Report:
         receipts=receipts,
         finances=finances(found.database),
         story=read_story(found, told, _clock()) if told else None,
-        checks=check(evidence),
+        checks=(*check(evidence), audit_check(found, run.place.logs)),
         heard=run.buyers.heard,
         limits=run.buyers.limits,
         posted=run.posted,

@@ -15,6 +15,7 @@ import pytest
 from kafka import KafkaProducer
 
 from deploy.local.stack import Stack
+from tests.support.auditing import audit_violations
 from tests.support.checker import gather, leaks, violations
 from tests.support.running import SESSION_TIMEOUT_MS, STEPS, Gavel, running_gavel
 
@@ -81,6 +82,7 @@ def _assert_promises(gavel: Gavel, count: int) -> None:
     assert len(evidence.accepted) == count
     assert evidence.deliveries, "there were deliveries to check"
     assert leaks(evidence, gavel.database, gavel.folder, [CANARY.encode()]) == []
+    assert audit_violations(gavel, CANARY) == []
 
 
 def test_every_lead_is_sold_delivered_and_billed_as_promised(gavel: Gavel) -> None:

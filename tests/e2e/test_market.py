@@ -20,6 +20,7 @@ from kafka import KafkaProducer
 from deploy.local.stack import Stack
 from gavel_client import Answers, Bid, Bidder, LeadReader, NoBid, Ping
 from services.contract.ids import draw
+from tests.support.auditing import audit_violations
 from tests.support.checker import close_delays_ms, gather, leaks, violations
 from tests.support.running import Gavel, running_gavel
 
@@ -117,6 +118,7 @@ def _assert_promises(gavel: Gavel, count: int) -> None:
     evidence = gather(gavel.kafka, gavel.topics, gavel.market)
     assert len(evidence.accepted) == count
     assert leaks(evidence, gavel.database, gavel.folder, [CANARY.encode()]) == []
+    assert audit_violations(gavel, CANARY) == []
 
 
 def _command(gavel: Gavel, *arguments: str) -> str:

@@ -1,0 +1,284 @@
+"""What outsiders were told, held against the log: each record says what its entry says, to its recipient, always alike.
+
+A record and its entry are compared when both are there, whichever comes first: a record of an entry that was not read
+yet waits in its lead's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from services.audit.findings import Findings, Markets
+from services.audit.lead_state import (
+    LEAD,
+    N_BITS,
+    NOTICE,
+    PING,
+    RECEIPT,
+    UPGRADED,
+    Accepted,
+    Happened,
+    LeadState,
+    Told,
+    letters_of,
+)
+from services.audit.rules import Rule
+from services.audit.states import LeadStates
+from services.audit.told_records import digest_of, digest_of_body, record_body, sentence_of
+from services.audit.violations import Where
+from services.bus.ports import Record
+from services.contract.codec import NotReadable
+from services.contract.outside_records import read_body
+from services.contract.topics import Topics
+
+_KINDS: Final = {"lead": LEAD, "upgraded": UPGRADED, "notice": NOTICE}
+_N_MAX: Final = (1 << N_BITS) - 1
+_MAGIC: Final = b"\x00"
+_CONTACT: Final = b'"contact"'
+
+
+class DeliveryChecks:
+    """Judges records of outsiders' topics. Counts `deliveries`, repeats included."""
+
+    def __init__(
+        self,
+        findings: Findings,
+        markets: Markets,
+        topics: Topics,
+        states: LeadStates,
+        partition_of: Callable[[str], int],
+    ) -> None:
+        """Find and keep leads in `states`."""
+        self.deliveries = 0
+        self._findings = findings
+        self._markets = markets
+        self._topics = topics
+        self._states = states
+        self._partition_of = partition_of
+
+    def take(self, record: Record, kind: str, recipient: str) -> None:
+        """Judge a record of `buyers.<id>.leads`, `buyers.<id>.pings` or `sources.<id>.receipts`."""
+        value = record.value
+        if value is None:
+            self._broken(Rule.RECORD_IS_READABLE, "a record without a value", record)
+            return
+        try:
+            body: Any = orjson.loads(value) if value[:1] != _MAGIC else read_body(value)
+        except (orjson.JSONDecodeError, NotReadable):
+            body = None
+        if not isinstance(body, dict):
+            self._broken(Rule.RECORD_IS_READABLE, "neither JSON nor Avro of ours", record)
+            return
+        if kind == "receipts" and "log" not in body:
+            self._receipt_of_intake(record, recipient, body)
+            return
+        lead_id = body.get("lead_id") or body.get("account_id")
+        place = _place(record, body)
+        if not isinstance(lead_id, str) or place is None or place[0] != self._partition_of(lead_id):
+            self._broken(
+                Rule.RECORD_IS_READABLE, "no lead and place in the log that its ce_id names too", record
+            )
+            return
+        told_as = _kind(kind, body)
+        if told_as is None:
+            self._broken(
+                Rule.TOLD_WHAT_IS_LOGGED, "a kind of record that this topic does not have", record, lead_id
+            )
+            return
+        if told_as == LEAD:
+            self.deliveries += 1
+            self._check_contents(record, lead_id, body)
+        elif "lead" in body or _CONTACT in value:
+            self._broken(
+                Rule.CONTACT_FOR_BUYERS_ALONE, f"contact details beside a {told_as}", record, lead_id
+            )
+        self._match(record, lead_id, place[1], place[2], told_as, recipient, body, value)
+
+    def entry_read(self, lead_id: str, seq: int, state: LeadState) -> None:
+        """Compare what waited for an entry, now that it was read."""
+        waiting, state.waiting = state.waiting or [], None
+        for told in waiting:
+            if told.seq > seq:
+                state.waiting = [*(state.waiting or ()), told]
+            else:
+                self._compare(lead_id, state, told)
+
+    def _receipt_of_intake(self, record: Record, source_id: str, body: dict[str, Any]) -> None:
+        """Take note of a lead that was accepted; what was declined concerns nobody else."""
+        happened, lead_id = body.get("happened"), body.get("lead_id")
+        if not isinstance(happened, list) or not isinstance(lead_id, str):
+            self._broken(Rule.RECORD_IS_READABLE, "a receipt that says nothing of any lead", record)
+        elif any(isinstance(item, dict) and item.get("type") == "accepted" for item in happened):
+            state = self.state_of(lead_id)
+            listed = state.listed
+            if listed is not None and listed.source_id != source_id:
+                self._broken(Rule.TOLD_TO_ITS_RECIPIENT, "accepted from another source", record, lead_id)
+            note_accepted(state, Accepted.RECEIPT, _name(record), record.timestamp_ms)
+
+    def state_of(self, lead_id: str) -> LeadState:
+        """Find a lead's state, or begin it."""
+        return self._states.of(lead_id) or self._states.begin(lead_id, LeadState())
+
+    def _match(
+        self,
+        record: Record,
+        lead_id: str,
+        seq: int,
+        n: int,
+        kind: str,
+        recipient: str,
+        body: dict[str, Any],
+        value: bytes,
+    ) -> None:
+        state = self.state_of(lead_id)
+        digest = digest_of(value)
+        seen = state.seen.get(seq << N_BITS | n)
+        happened = state.happened.get(seq)
+        if (
+            seen is not None
+            and happened is not None
+            and self._is_repeat(state, happened, n, kind, recipient, seen, digest)
+        ):
+            return
+        if kind == LEAD:
+            body.pop("lead", None)
+        told = Told(seq, n, kind, recipient, body, digest, _name(record), record.timestamp_ms)
+        if happened is None:
+            state.waiting = [*(state.waiting or ()), told]
+        else:
+            self._compare(lead_id, state, told)
+
+    @staticmethod
+    def _is_repeat(
+        state: LeadState, happened: Happened, n: int, kind: str, recipient: str, seen: bytes, digest: bytes
+    ) -> bool:
+        """Tell whether a record is one that was found right before, byte for byte and on the same topic."""
+        letters = letters_of(state, happened)
+        return seen == digest and n < len(letters) and letters[n][:2] == (kind, recipient)
+
+    def _compare(self, lead_id: str, state: LeadState, told: Told) -> None:
+        happened = state.happened.get(told.seq)
+        if happened is None:
+            self._without_the_log(lead_id, told)
+            return
+        letters = letters_of(state, happened)
+        place = self._findings.entry(self._partition_of(lead_id), told.seq, happened.offset)
+        due = letters[told.n] if told.n < len(letters) else None
+        if due is None or due[:2] != (told.kind, told.recipient):
+            if any(letter[0] == told.kind and letter[1] == told.recipient for letter in letters):
+                rule, what = Rule.TOLD_WHAT_IS_LOGGED, "a number among its entry's records that is another's"
+            elif any(letter[0] == told.kind for letter in letters):
+                rule, what = (
+                    Rule.TOLD_TO_ITS_RECIPIENT,
+                    f"a {told.kind} on the topic of {told.recipient}, whose it is not",
+                )
+            else:
+                rule, what = (
+                    Rule.NOTHING_TOLD_WITHOUT_THE_LOG,
+                    f"a {told.kind} that does not follow from its entry",
+                )
+            self._findings.broken(rule, what, _where(told), place, lead_id=lead_id)
+            return
+        key = told.seq << N_BITS | told.n
+        seen = state.seen.get(key)
+        if seen is None:
+            state.seen[key] = told.digest
+        elif seen != told.digest:
+            what = f"a {told.kind} came again with other bytes"
+            self._findings.broken(Rule.REPEATED_ALIKE, what, _where(told), place, lead_id=lead_id)
+        untrue = self._untrue(lead_id, state, happened, told, due[2])
+        if untrue is not None:
+            self._findings.broken(Rule.TOLD_WHAT_IS_LOGGED, untrue, _where(told), place, lead_id=lead_id)
+
+    def _untrue(
+        self, lead_id: str, state: LeadState, happened: Happened, told: Told, about: Any
+    ) -> str | None:
+        """Say what a record says otherwise than the log."""
+        if told.kind == PING:
+            return None if digest_of_body(told.body) == about else "a ping says other than the log"
+        partition = self._partition_of(lead_id)
+        true = record_body(lead_id, partition, told.seq, state, happened, told.kind, about)
+        said = dict(told.body)
+        sentence = said.pop("promise", None)
+        if said != true:
+            return f"a {told.kind} says otherwise: {', '.join(_different(said, true))}"
+        if "terms" in true and not str(sentence).startswith(sentence_of(true["terms"])):
+            return f"the sentence of a {told.kind} is not its terms"
+        return None
+
+    def _without_the_log(self, lead_id: str, told: Told) -> None:
+        what = f"a {told.kind} of an entry that tells {told.recipient} nothing"
+        self._findings.broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, _where(told), lead_id=lead_id)
+
+    def _check_contents(self, record: Record, lead_id: str, body: dict[str, Any]) -> None:
+        """A delivery has the lead's contact details, and under their declared names."""
+        lead = body.get("lead")
+        contact = lead.get("contact") if isinstance(lead, dict) else None
+        if not isinstance(contact, dict):
+            self._broken(Rule.TOLD_WHAT_IS_LOGGED, "a delivery without contact details", record, lead_id)
+
+    def without_entry(self, lead_id: str, state: LeadState, before_ms: int | None) -> None:
+        """Report what waits for an entry that never came; with `before_ms`, only what was written before."""
+        for told in state.waiting or ():
+            if before_ms is None or told.timestamp_ms < before_ms:
+                self._without_the_log(lead_id, told)
+
+    def _broken(self, rule: Rule, what: str, record: Record, lead_id: str | None = None) -> None:
+        self._findings.broken(rule, what, Where(record.topic, _offset(record)), lead_id=lead_id)
+
+
+def note_accepted(state: LeadState, by: int, at: str, at_ms: int) -> None:
+    """Take note of a record that says that a lead was accepted."""
+    if not state.accepted:
+        state.accepted_at, state.accepted_at_ms = at, at_ms
+    state.accepted |= by
+
+
+def _place(record: Record, body: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Read partition, seq and n, which the record's `ce_id` and its body must agree on."""
+    log = body.get("log")
+    ce_id = next((value for name, value in record.headers if name == "ce_id"), b"")
+    parts = ce_id.split(b":")
+    if not isinstance(log, dict) or len(parts) != 3 or not all(map(bytes.isdigit, parts)):
+        return None
+    partition, seq, n = map(int, parts)
+    return (
+        (partition, seq, n)
+        if (log.get("partition"), log.get("seq")) == (partition, seq) and n <= _N_MAX
+        else None
+    )
+
+
+def _kind(topic_kind: str, body: dict[str, Any]) -> str | None:
+    if topic_kind == "leads":
+        return _KINDS.get(str(body.get("type")))
+    if topic_kind == "receipts":
+        return RECEIPT if body.get("type") == "receipt" else None
+    return PING
+
+
+def _different(said: dict[str, Any], true: dict[str, Any]) -> list[str]:
+    """Name the keys in which two bodies differ; those of terms by their own names."""
+    names = []
+    for name in sorted(said.keys() | true.keys()):
+        one, two = said.get(name), true.get(name)
+        if one != two or (name in said) != (name in true):
+            is_nested = name == "terms" and isinstance(one, dict) and isinstance(two, dict)
+            names += _different(one, two) if is_nested else [name]  # type: ignore[arg-type]  # both are, then
+    return names
+
+
+def _offset(record: Record) -> str:
+    return f"{record.partition} (offset {record.offset})"
+
+
+def _name(record: Record) -> str:
+    return f"{record.topic} {_offset(record)}"
+
+
+def _where(told: Told) -> Where:
+    topic, _, at = told.at.partition(" ")
+    return Where(topic, at)
