@@ -170,7 +170,7 @@ def story_json(story: Story) -> dict[str, Any]:
 
 def _require_listed(found: StepSettings, lead_id: str) -> None:
     with connect_as_auditor(found.database) as connection:
-        row = connection.execute("select from router.leads where lead_id = %s", [lead_id]).fetchone()
+        row = connection.execute("select from router.all_leads where lead_id = %s", [lead_id]).fetchone()
     if row is None:
         raise Complaint(
             f"The router knows no lead {lead_id}.",

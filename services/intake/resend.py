@@ -31,11 +31,11 @@ _ANSWER_S = 10.0
 _CREATE = "create temporary table listed (lead_id uuid not null)"
 _COPY = "copy listed (lead_id) from stdin"
 _COUNT = """
-select count(*) from intake.leads
+select count(*) from intake.all_leads
 where received_at_ms < extract(epoch from statement_timestamp()) * 1000 - %s
 """
 _UNLISTED = """
-select lead_id::text, record from intake.leads as lead
+select lead_id::text, record from intake.all_leads as lead
 where received_at_ms < extract(epoch from statement_timestamp()) * 1000 - %s
     and not exists (select from listed where listed.lead_id = lead.lead_id)
 order by received_at_ms, lead_id

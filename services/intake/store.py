@@ -20,9 +20,14 @@ from services.intake.domain import KnownLead, Origin, Owner, corrections
 from services.intake.ports import Door, Kept, LeadRow, SealedRow, TryAgain
 from services.market.store import Markets, current_version, load
 
+# One statement, and so one view of both tables: a lead that is being archived is in one of them.
 _KNOWN = """
 select lead_id::text, origin_partition, origin_offset, payload_hash, record
 from intake.leads
+where lead_id = any(%s)
+union all
+select lead_id::text, origin_partition, origin_offset, payload_hash, record
+from intake.archived_leads
 where lead_id = any(%s)
 """
 _CLAIM = """
@@ -179,7 +184,8 @@ class _PostgresDoor:
         return current_version(self._connection)
 
     def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
-        rows = self._cursor.execute(_KNOWN, (uuids(lead_ids),))
+        asked = uuids(lead_ids)
+        rows = self._cursor.execute(_KNOWN, (asked, asked))
         return {
             lead_id: KnownLead(
                 origin=Origin(partition=partition, offset=offset), payload_hash=payload_hash, record=record

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import NamedTuple
 
 from services.bus.memory import Faults, VirtualClock
 from services.bus.ports import Stopped
@@ -50,6 +51,7 @@ CONSTRAINTS = frozenset(
         "follows_the_first_sale",
         "one_close_per_lead",
         "listed_once",
+        "nothing_beside_the_archive",
         "one_auction_per_lead",
         "one_move_per_reference",
         "never_over_the_limit",
@@ -58,7 +60,18 @@ CONSTRAINTS = frozenset(
 """The names that the constraints have in the database too."""
 
 SALES_MAX = 10
-TABLES = ("heads", "log", "leads", "sales", "closes", "undelivered", "counters", "money", "auctions")
+TABLES = (
+    *("heads", "log", "leads", "sales", "closes", "undelivered", "counters", "money", "auctions"),
+    "archived",
+)
+
+
+class ArchivedLead(NamedTuple):
+    """A lead in the archive, with all that stood about it in the other tables."""
+
+    state: bytes
+    close: CloseRow
+    sales: tuple[SaleRow, ...]
 
 
 @dataclass(slots=True)
@@ -74,6 +87,7 @@ class MemoryRouterTables:
     counters: dict[str, CounterRow] = field(default_factory=dict)
     money: dict[MoneyRow, bool] = field(default_factory=dict)
     auctions: dict[str, AuctionRow] = field(default_factory=dict)
+    archived: dict[str, ArchivedLead] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
     def write(self, commit: PartitionCommit) -> None:
@@ -84,9 +98,16 @@ class MemoryRouterTables:
                 raise Stopped(f"entry {row.seq} of partition {row.partition} is there already")
             self.log[row.partition, row.seq] = row
         for lead_id, state in commit.new_leads.items():
-            self._require("listed_once", lead_id not in self.leads, lead_id)
+            self._require("listed_once", lead_id not in self.leads and lead_id not in self.archived, lead_id)
             assert state is not None
             self.leads[lead_id] = state_bytes(state)
+        for lead_id, state in commit.changed_leads.items():
+            self._recall(lead_id)
+            assert lead_id in self.leads, "every changed lead has its row"
+            assert state is not None
+            self.leads[lead_id] = state_bytes(state)
+        for lead_id in [sale.lead_id for sale in commit.sales] + [close.lead_id for close in commit.closes]:
+            self._require("nothing_beside_the_archive", lead_id not in self.archived, lead_id)
         for sale in commit.sales:
             self._check_sale(sale)
             self.sales[sale.lead_id, sale.sale_number] = sale
@@ -95,10 +116,6 @@ class MemoryRouterTables:
         for close in commit.closes:
             self._require("one_close_per_lead", close.lead_id not in self.closes, close.lead_id)
             self.closes[close.lead_id] = close
-        for lead_id, state in commit.changed_leads.items():
-            assert lead_id in self.leads, "every changed lead has its row"
-            assert state is not None
-            self.leads[lead_id] = state_bytes(state)
         self.add_undelivered(commit.mark)
         for lead_id in commit.auctions_ended:
             self.auctions.pop(lead_id, None)
@@ -122,6 +139,27 @@ class MemoryRouterTables:
                 self._refuse_limit(row)
             self.counters[row.counter] = row
         return after
+
+    def archive(self, lead_ids: Collection[str]) -> int:
+        """Move closed leads, whole, out of the tables that commits write to; return how many."""
+        whole = [lead_id for lead_id in lead_ids if lead_id in self.leads and lead_id in self.closes]
+        for lead_id in whole:
+            numbers = range(1, SALES_MAX + 1)
+            self.archived[lead_id] = ArchivedLead(
+                state=self.leads.pop(lead_id),
+                close=self.closes.pop(lead_id),
+                sales=tuple(
+                    self.sales.pop((lead_id, number)) for number in numbers if (lead_id, number) in self.sales
+                ),
+            )
+        return len(whole)
+
+    def _recall(self, lead_id: str) -> None:
+        """Take a lead that a commit changes back from the archive, if it is there."""
+        found = self.archived.pop(lead_id, None)
+        if found is not None:
+            self.leads[lead_id], self.closes[lead_id] = found.state, found.close
+            self.sales |= {(lead_id, sale.sale_number): sale for sale in found.sales}
 
     def _refuse_limit(self, row: CounterRow) -> None:
         if "never_over_the_limit" not in self.without:
@@ -192,10 +230,11 @@ class MemoryRouterStore:
         money: Collection[MoneyRow] = (),
     ) -> Snapshot:
         """See `RouterStore`."""
+        leads, archived = self.tables.leads, self.tables.archived
         found = {
-            lead_id: state_of(self.tables.leads[lead_id])
+            lead_id: state_of(leads[lead_id] if lead_id in leads else archived[lead_id].state)
             for lead_id in lead_ids
-            if lead_id in self.tables.leads
+            if lead_id in leads or lead_id in archived
         }
         return Snapshot(
             heads=self.heads(partitions),

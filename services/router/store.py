@@ -58,7 +58,12 @@ _READ_CLOCK = (
     "select (extract(epoch from clock_timestamp()) * 1000)::bigint, "
     "(select coalesce(max(version), 0) from market.versions)"
 )
-_READ_LEADS = "select lead_id::text, state from router.leads where lead_id = any(%s)"
+# One statement, and so one view of both tables: a lead that is being archived is in one of them.
+_READ_LEADS = """
+select lead_id::text, state from router.leads where lead_id = any(%s)
+union all
+select lead_id::text, state from router.archived_leads where lead_id = any(%s)
+"""
 _COUNTER_COLUMNS = "counter_id, used, granted, most, shortfall, market_version, told"
 _READ_COUNTERS = f"select {_COUNTER_COLUMNS} from router.counters where counter_id = any(%s)"
 _READ_MONEY = """
@@ -129,7 +134,8 @@ class PostgresRouterStore:
             with connection.pipeline():
                 heads = connection.execute(_READ_HEADS, [list(partitions)], binary=True)
                 clock = connection.execute(_READ_CLOCK, binary=True)
-                leads = connection.execute(_READ_LEADS, [uuids(lead_ids)], binary=True)
+                asked = uuids(lead_ids)
+                leads = connection.execute(_READ_LEADS, [asked, asked], binary=True)
                 rows = (
                     connection.execute(_READ_COUNTERS, [Texts(counters)], binary=True) if counters else None
                 )
