@@ -4,10 +4,10 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := $(wildcard services deploy bench tests clients)
+SOURCES := $(wildcard services deploy bench chaos tests clients)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check static bench lock clean
+.PHONY: help install demo test check static bench chaos simulate lock clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +29,14 @@ static: $(STAMP) ## Run the checks that execute nothing: format, lint, types, im
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure the pipeline beside a per-event Faust pipeline (ARGS="--quick" for a short one).
+bench: $(STAMP) ## Measure Gavel beside its controls (ARGS="--quick" for a short run, "--only NAME" for some of it).
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: $(STAMP) ## Kill, stop and cut off everything under load, then audit (ARGS="--leads 5000 --faults 20").
+	$(BIN)/python -m chaos $(ARGS)
+
+simulate: $(STAMP) ## Run seeds of the simulator: all steps, faults anywhere (ARGS="--seeds 10000", "--seed 17").
+	$(BIN)/python -m tests.simulation $(ARGS)
 
 lock: $(STAMP) ## Remake requirements.lock from pyproject.toml, with hashes and without addresses.
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
@@ -39,7 +45,7 @@ lock: $(STAMP) ## Remake requirements.lock from pyproject.toml, with hashes and 
 		--quiet --output-file requirements.lock
 
 clean: ## Remove what the tools left behind; keeps .venv and the data folder .gavel.
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .bench .chaos
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml

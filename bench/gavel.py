@@ -1,10 +1,13 @@
-"""Gavel as a `Pipeline`: its five steps as worker processes, one each, as an operator would start them."""
+"""Gavel as a `Pipeline`: its five steps as worker processes, as an operator would start them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import psycopg
 from confluent_kafka import Message
@@ -27,11 +30,15 @@ MARKET = Path(__file__).parent / "market.yaml"
 
 
 class Gavel:
-    """One worker each for intake, router, billing, resale and feed."""
+    """Workers of intake, router, billing, resale and feed: one each, or as many as `workers_of` says."""
 
-    def __init__(self, site: Site) -> None:
+    market: ClassVar[Path] = MARKET
+    buyers: ClassVar[tuple[str, ...]] = BUYERS
+
+    def __init__(self, site: Site, workers_of: Mapping[str, int] = MappingProxyType({})) -> None:
         """Connect to the site; nothing is started or made yet."""
         self._site = site
+        self._workers_of = workers_of
         self._topics = Topics(namespace=site.namespace)
         self._workers: list[Worker] = []
         self._connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(
@@ -46,7 +53,7 @@ class Gavel:
     @property
     def delivery_topics(self) -> tuple[str, ...]:
         """Where each buyer reads."""
-        return tuple(self._topics.buyer_leads(buyer) for buyer in BUYERS)
+        return tuple(self._topics.buyer_leads(buyer) for buyer in self.buyers)
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -62,16 +69,48 @@ class Gavel:
             follow_apply(market, settings)
 
         set_up(settings)
-        apply_files(site.database, open_files([MARKET]), dry_run=False, base_version=None, announce=announce)
+        apply_files(
+            site.database, open_files([self.market]), dry_run=False, base_version=None, announce=announce
+        )
 
     def start(self) -> None:
-        """Start the five workers."""
+        """Start the workers."""
         for step in STEPS:
-            self._workers.append(self._worker(step))
+            for number in range(1, self._workers_of.get(step, 1) + 1):
+                self.add_worker(step, number)
+
+    def add_worker(self, step: str, number: int) -> Worker:
+        """Start one more worker of a step."""
+        worker = self._worker(step, number)
+        self._workers.append(worker)
+        return worker
+
+    def drop_worker(self, worker: Worker) -> None:
+        """Expect no longer that it runs."""
+        self._workers.remove(worker)
+
+    def stop_workers(self) -> None:
+        """Stop all workers; tables and topics stay as they are."""
+        stop_all(self._workers)
+
+    def shares(self, step: str) -> dict[str, set[tuple[str, int]]]:
+        """Say which partitions each worker of a step has, by what it has logged."""
+        of_step = [worker for worker in self._workers if worker.name.split("-")[0] == step]
+        return {worker.name: owned_by(events_of(worker.log_file)) for worker in of_step}
+
+    def is_shared(self, step: str) -> bool:
+        """Tell whether every worker of a step has partitions, and none those of another."""
+        shares = self.shares(step).values()
+        return all(shares) and sum(map(len, shares)) == len(set[tuple[str, int]]().union(*shares))
+
+    def evictions(self) -> int:
+        """Count how often the group took partitions away from a worker that it took for dead."""
+        logs = self._site.folder.glob("gavel-*.log")
+        return sum(event.get("event") == "lost" for log in logs for event in events_of(log))
 
     def stop(self) -> None:
-        """Stop them."""
-        stop_all(self._workers)
+        """Stop them, and let go of the database."""
+        self.stop_workers()
         self._connection.close()
 
     def is_delivery(self, message: Message, /) -> bool:
@@ -83,17 +122,53 @@ class Gavel:
         row = self._connection.execute("select count(*) from billing.sales").fetchone()
         return int(row[0]) if row else 0
 
-    def _worker(self, step: str) -> Worker:
+    def closed_leads(self) -> int:
+        """Count the leads whose selling is over, as billing has read it in the log."""
+        row = self._connection.execute(
+            "select count(*) from billing.leads where outcome is not null"
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _worker(self, step: str, number: int = 1) -> Worker:
         environment = {
             "GAVEL_KAFKA": self._site.kafka,
             "GAVEL_DATABASE": self._site.database,
             "GAVEL_NAMESPACE": self._site.namespace,
             "GAVEL_VAULT_KEY_FILE": str(self._site.vault_key_file),
             "GAVEL_FINGERPRINT_KEY_FILE": str(self._site.fingerprint_key_file),
+            # Half of what every broker allows: the local one is set up for it, and take-over is measured with it.
+            "GAVEL_SESSION_TIMEOUT_MS": os.environ.get("GAVEL_SESSION_TIMEOUT_MS", "3000"),
         }
+        name = step if number == 1 else f"{step}-{number}"
         return Worker(
-            step,
+            name,
             ["-m", f"services.{step}"],
             environment=environment,
-            log_file=self._site.folder / f"gavel-{step}.log",
+            log_file=self._site.folder / f"gavel-{name}.log",
         )
+
+
+def events_of(log: Path) -> list[dict[str, Any]]:
+    """Read what a worker has logged so far; what is no JSON, such as a library's own line, is left out."""
+    return [event for line in log.read_text(errors="replace").splitlines() if (event := _event(line))]
+
+
+def owned_by(events: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """Say which partitions a worker has, by what it has logged of its place in the group."""
+    owned: set[tuple[str, int]] = set()
+    for event in events:
+        named = event.get("partitions")
+        partitions = {(topic, at) for topic, numbers in (named or {}).items() for at in numbers}
+        if event.get("event") == "assigned":
+            owned |= partitions
+        elif event.get("event") in ("revoked", "lost"):
+            owned -= partitions
+    return owned
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

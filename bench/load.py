@@ -28,7 +28,7 @@ class Load:
         self._producer = Producer(
             {
                 "bootstrap.servers": kafka,
-                "log_level": 3,
+                "log_level": 2,
                 "enable.idempotence": True,
                 "linger.ms": 0,
                 "queue.buffering.max.messages": _MAX_UNSENT,

@@ -23,10 +23,15 @@ from services.contract.ids import lead_id_of
 
 _POLL_S = 0.05
 _DRAIN_WITHIN_S = 15.0
+_FIRST_LEAD_WITHIN_S = 60.0
 
 
 class UnfinishedError(Exception):
     """A pipeline did not do what the measurement needs before it can begin, or did it wrong."""
+
+
+class NotStartedError(UnfinishedError):
+    """A pipeline took no lead at all after its start."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,24 +47,24 @@ class Bench:
 
     def warm_up(self, leads: int) -> None:
         """Take leads through the whole pipeline before anything counts: one until all workers are there, then some."""
-        for count in (1, leads):
-            expected = self.next_number + count
-            self.load.burst(self._submissions(count))
-            if not self._wait_processed(expected, self.phase_within_s):
-                raise UnfinishedError(f"only {self._processed()} of {expected} leads came through to warm up")
+        self.load.burst(self.submissions(1))
+        if not self._wait_processed(1, _FIRST_LEAD_WITHIN_S):
+            raise NotStartedError(f"no lead came through within {_FIRST_LEAD_WITHIN_S:.0f} s of the start")
+        self.load.burst(self.submissions(leads))
+        if not self._wait_processed(self.next_number, self.phase_within_s):
+            raise UnfinishedError(
+                f"only {self._processed()} of {self.next_number} leads came through to warm up"
+            )
 
     def throughput(self, leads: int) -> Throughput:
         """Send a backlog at once and work it off."""
-        submissions = self._submissions(leads)
+        submissions = self.submissions(leads)
         done_before, repeats_before = self.next_number - leads, self.deliveries.repeats
-        machine_before_s, cpu_before_s = machine_cpu_s(), self._cpu_s()
-        start_s = time.monotonic()
+        watch = Watch(self.cpu_s)
         self.load.burst(submissions)
         is_complete = self._wait_processed(self.next_number, self.phase_within_s)
-        seconds = time.monotonic() - start_s
         done = self._processed() - done_before
-        cpu_s = {name: after_s - cpu_before_s[name] for name, after_s in self._cpu_s().items()}
-        elsewhere_s = machine_cpu_s() - machine_before_s - sum(cpu_s.values())
+        seconds, cpu_s, elsewhere = watch.read()
         return Throughput(
             leads=done,
             seconds=seconds,
@@ -67,18 +72,19 @@ class Bench:
             is_complete=is_complete,
             cpu_us_per_lead={name: 1e6 * used_s / max(done, 1) for name, used_s in cpu_s.items()},
             peak_memory_mib={worker.name: peak_memory_mib(worker.pid) for worker in self.pipeline.workers},
-            elsewhere=max(elsewhere_s, 0.0) / (seconds * (os.cpu_count() or 1)),
+            elsewhere=elsewhere,
         )
 
     def latency(self, rate_per_s: float, seconds: float) -> Latency:
         """Send at a fixed rate, and take the time of each lead from when it was to be sent."""
-        submissions = self._submissions(round(rate_per_s * seconds))
+        submissions = self.submissions(round(rate_per_s * seconds))
+        watch = Watch(self.cpu_s)
         scheduled_s = self.load.open_loop(submissions, rate_per_s)
-        self._wait(lambda: self.deliveries.completed >= self.next_number, _DRAIN_WITHIN_S)
+        self.wait(lambda: self.deliveries.completed >= self.next_number, _DRAIN_WITHIN_S)
         took_s = [
             completed_s - at_s
             for sent, at_s in zip(submissions, scheduled_s, strict=True)
-            if (completed_s := self.deliveries.completed_at_s(_lead_id(sent))) is not None
+            if (completed_s := self.deliveries.completed_at_s(lead_id(sent))) is not None
         ]
         lost = len(submissions) - len(took_s)
         return Latency(
@@ -87,6 +93,7 @@ class Bench:
             lost=lost,
             sent_late_ms=1_000 * self.load.late_s,
             percentiles_ms=percentiles_ms(took_s, lost),
+            elsewhere=watch.read()[2],
         )
 
     def check_bills(self) -> None:
@@ -94,28 +101,30 @@ class Bench:
         expected = self.next_number * len(BUYERS)
         self._wait_processed(self.next_number, _DRAIN_WITHIN_S)
         billed = self.pipeline.billed_sales()
-        if (self.deliveries.completed, billed) != (self.next_number, expected):
+        if self.deliveries.completed != self.next_number or billed not in (expected, None):
             raise UnfinishedError(
                 f"{self.next_number} leads sent, {self.deliveries.completed} delivered to all their buyers; "
                 f"{expected} sales expected, {billed} billed"
             )
 
-    def _submissions(self, count: int) -> Sequence[Submission]:
+    def submissions(self, count: int) -> Sequence[Submission]:
+        """Write the next leads."""
         first, self.next_number = self.next_number, self.next_number + count
         now_ms = time.time_ns() // 1_000_000
         return [submission(number, now_ms) for number in range(first, first + count)]
 
     def _processed(self) -> int:
-        return min(self.deliveries.completed, self.pipeline.billed_sales() // len(BUYERS))
+        completed, billed = self.deliveries.completed, self.pipeline.billed_sales()
+        return completed if billed is None else min(completed, billed // len(BUYERS))
 
     def _wait_processed(self, leads: int, within_s: float) -> bool:
         """Wait for deliveries first, so that the database is not asked all the time while it works."""
-        return self._wait(
+        return self.wait(
             lambda: self.deliveries.completed >= leads and self._processed() >= leads,
             within_s,
         )
 
-    def _wait(self, is_done: Callable[[], bool], within_s: float) -> bool:
+    def wait(self, is_done: Callable[[], bool], within_s: float) -> bool:
         """Wait for progress; tell whether it came in time. Raises `WorkerEndedError` when a worker does not live on."""
         until_s = time.monotonic() + within_s
         while not is_done():
@@ -126,10 +135,30 @@ class Bench:
             time.sleep(_POLL_S)
         return True
 
-    def _cpu_s(self) -> Mapping[str, float]:
+    def cpu_s(self) -> Mapping[str, float]:
+        """Read the CPU time that everything of this measurement has used, by process."""
         workers = {worker.name: cpu_s_of(worker.pid) for worker in self.pipeline.workers}
         return {**workers, **self.servers.cpu_s(), "load": cpu_s_of(os.getpid())}
 
 
-def _lead_id(sent: Submission) -> str:
+class Watch:
+    """Takes the time and the CPU time of everything from when it is made."""
+
+    def __init__(self, cpu_s: Callable[[], Mapping[str, float]]) -> None:
+        """Begin; `cpu_s` reads what the processes that are measured have used so far."""
+        self._cpu_s = cpu_s
+        self._machine_before_s, self._before_s = machine_cpu_s(), cpu_s()
+        self._start_s = time.monotonic()
+
+    def read(self) -> tuple[float, Mapping[str, float], float]:
+        """Give the seconds, the CPU seconds by process, and the share of all CPUs that went to anything else."""
+        seconds = time.monotonic() - self._start_s
+        after_s = self._cpu_s()
+        used_s = {name: value_s - self._before_s.get(name, 0.0) for name, value_s in after_s.items()}
+        elsewhere_s = machine_cpu_s() - self._machine_before_s - sum(used_s.values())
+        return seconds, used_s, max(elsewhere_s, 0.0) / (max(seconds, 1e-9) * (os.cpu_count() or 1))
+
+
+def lead_id(sent: Submission) -> str:
+    """Name the lead that a submission becomes."""
     return lead_id_of(SOURCE_ID, sent.reference)

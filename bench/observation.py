@@ -20,10 +20,17 @@ _JOIN_WITHIN_S = 10.0
 class Deliveries:
     """What has been delivered so far, read by a thread of its own."""
 
-    def __init__(self, kafka: str, topics: Sequence[str], *, is_delivery: Callable[[Message], bool]) -> None:
-        """Watch one topic a buyer, from its beginning."""
+    def __init__(
+        self,
+        kafka: str,
+        topics: Sequence[str],
+        *,
+        is_delivery: Callable[[Message], bool],
+        buyers_per_lead: int | None = None,
+    ) -> None:
+        """Watch one topic a buyer, from its beginning; a lead is complete with `buyers_per_lead` of them, or all."""
         self._bits = {topic: 1 << at for at, topic in enumerate(topics)}
-        self._all = (1 << len(topics)) - 1
+        self._complete = buyers_per_lead or len(topics)
         self._is_delivery = is_delivery
         self._found: dict[bytes, int] = {}
         self._completed_at_s: dict[bytes, float] = {}
@@ -33,7 +40,7 @@ class Deliveries:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": kafka,
-                "log_level": 3,
+                "log_level": 2,
                 "group.id": "bench-observation",
                 "enable.auto.commit": False,
                 # A new topic may not have its first offset for an instant: then from the beginning, never the end.
@@ -71,6 +78,11 @@ class Deliveries:
             raise self._error
         return len(self._completed_at_s)
 
+    @property
+    def delivered(self) -> int:
+        """How many deliveries there were, without repeats."""
+        return sum(found.bit_count() for found in list(self._found.values()))
+
     def completed_at_s(self, lead_id: str) -> float | None:
         """Tell when the lead had reached all its buyers, in seconds of the monotonic clock."""
         return self._completed_at_s.get(lead_id.encode())
@@ -102,6 +114,6 @@ class Deliveries:
         after = before | self._bits[topic]
         if after == before:
             self.repeats += 1
-        elif after == self._all:
+        elif after.bit_count() == self._complete:
             self._completed_at_s[lead_id] = now_s
         self._found[lead_id] = after

@@ -1,4 +1,4 @@
-"""What the harness asks of a pipeline that it measures; the two that exist are in `gavel` and `per_event`."""
+"""What the harness asks of a pipeline that it measures, whichever it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Site:
 
 
 class Pipeline(Protocol):
-    """A pipeline that takes submissions, delivers each lead to three buyers and bills three sales for it."""
+    """A pipeline that takes submissions, delivers each lead to three buyers and books three sales for it."""
 
     @property
     def submit_topic(self) -> str:
@@ -36,7 +36,7 @@ class Pipeline(Protocol):
 
     @property
     def delivery_topics(self) -> tuple[str, ...]:
-        """Where each of the three buyers reads, its records keyed by lead id."""
+        """Where each buyer reads, its records keyed by lead id."""
         ...
 
     @property
@@ -60,6 +60,6 @@ class Pipeline(Protocol):
         """Tell a lead from anything else that a buyer is sent."""
         ...
 
-    def billed_sales(self) -> int:
-        """Count the sales that are billed."""
+    def billed_sales(self) -> int | None:
+        """Count the sales that are booked; None where the pipeline books none."""
         ...

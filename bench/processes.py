@@ -47,6 +47,16 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def log_file(self) -> Path:
+        """Where its output goes."""
+        return self._log_file
+
+    def kill(self) -> None:
+        """End it at once, without a word to anybody (SIGKILL), and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(_STOP_WITHIN_S)
+
     def check(self) -> None:
         """Raise `WorkerEndedError` if it no longer runs."""
         code = self._process.poll()

@@ -108,6 +108,17 @@ def create_topics(
     topics = [NewTopic(name, partitions, 1, config=dict(config)) for name in names]
     for made in admin.create_topics(topics, operation_timeout=_ADMIN_WITHIN_S).values():
         made.result()
+    until_s = time.monotonic() + _ADMIN_WITHIN_S
+    while not all(_has_leaders(admin, name, partitions) for name in names):
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"the topics {', '.join(names)} were made, but have no leaders yet")
+        time.sleep(0.05)
+
+
+def _has_leaders(admin: AdminClient, name: str, partitions: int) -> bool:
+    """Tell whether a client would find all partitions; one that does not may look again only minutes later."""
+    found = admin.list_topics(name, timeout=_ADMIN_WITHIN_S).topics[name]
+    return sum(partition.leader >= 0 for partition in found.partitions.values()) == partitions
 
 
 def delete_topics(kafka: str, prefix: str) -> None:

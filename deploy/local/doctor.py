@@ -166,7 +166,7 @@ def _kafka_settings(address: str, broker: int) -> Check:
         ok=auto_create == "false" and session <= 6_000,
         found=f"auto.create.topics.enable={auto_create}, group.min.session.timeout.ms={session}",
         advice="Set auto.create.topics.enable=false (a typing error must not make a topic), and the session timeout of "
-        "groups to 6 s at most (so long may a dead worker go unnoticed).",
+        "groups to 6 s at most (GAVEL_SESSION_TIMEOUT_MS: so long may a dead worker go unnoticed).",
     )
 
 

@@ -228,7 +228,7 @@ def _publish_before_commit(patch: pytest.MonkeyPatch) -> None:
             assert partition in self._owned
         work, again = self._read(batches)
         self._decide(work)
-        work.reported = {partition: () for partition in batches}
+        work.reported = dict.fromkeys(batches, ())
         early = self._relay.publish(
             [entry for item in work.decided.values() for entry in item.chain.committed]
         )
@@ -251,7 +251,10 @@ def _crash_before_commit_and_decide_later(given: World) -> None:
 
 
 def _forget_undelivered(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(relay.Relay, "_judge", lambda self, letters, refused, published: None)
+    def judge(*_: Any) -> None:
+        return None
+
+    patch.setattr(relay.Relay, "_judge", judge)
 
 
 def _refuse_once(given: World) -> None:

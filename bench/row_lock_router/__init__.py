@@ -1,0 +1,1 @@
+"""A control: a router that decides each lead in a PostgreSQL transaction of its own, under row locks."""
