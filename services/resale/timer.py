@@ -138,12 +138,13 @@ class ResaleTimer:
         return again
 
     def idle(self) -> Collection[TopicPartition]:
-        """Send what is due, now or in a moment."""
+        """Send what is due, now or in a moment; stop where an entry of the log has been missing for long."""
+        again = self._reader.idle()
         due_in_s = self._look_at_s - self._monotonic_s()
         if self._owned and 0 < due_in_s <= WAITED_FOR_AT_MOST_S:
             self._wait_s(due_in_s)
         self._send_due()
-        return ()
+        return again
 
     def _send_due(self) -> None:
         if not self._owned or not self._may_look(self._monotonic_s()):

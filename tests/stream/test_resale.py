@@ -8,8 +8,9 @@ from math import ceil
 
 import pytest
 
+from services.bus.log_reader import AHEAD_FOR_AT_MOST_S
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka, MemoryProducer, VirtualClock
-from services.bus.ports import BusFailed, TopicPartition, Unacknowledged
+from services.bus.ports import BusFailed, Stopped, TopicPartition, Unacknowledged
 from services.contract.codec import codec
 from services.contract.events import (
     AuctionOpened,
@@ -355,3 +356,16 @@ def test_crash_at_any_edge_loses_no_window_and_sends_none_early() -> None:
         assert all(at_ms >= dues[lead_id, number] for lead_id, number, at_ms in sent)
         assert len(sent) <= 3 + 2, "a crash repeats at most one look"
         assert {key: row.sends for key, row in world.windows.rows.items()} == dict.fromkeys(dues, 1)
+
+
+def test_stops_where_an_entry_of_the_log_stays_missing_even_if_nothing_comes_after_it() -> None:
+    world = World()
+    for number in range(3):
+        world.opens("lead-0", number, HOUR_MS)
+    where = TopicPartition(TOPICS.log, world.log.partition_of("lead-0"))
+    del world.kafka.records[where][1]
+    worker = world.worker()
+    worker.turn()
+    world.waits(AHEAD_FOR_AT_MOST_S + 1)
+    with pytest.raises(Stopped, match="entry 2 is missing"):
+        worker.turn()
