@@ -13,17 +13,18 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 _REPOSITORY = Path(__file__).parents[2]
+# The seed deals a zombie router, a router cut off from Kafka, both routers killed, a broker killed, a database restarted.
 _SHORT = (
     "--leads",
     "1500",
     "--faults",
     "8",
     "--minutes",
-    "0.6",
+    "0.5",
     "--session-timeout-ms",
     "3000",
     "--seed",
-    "11",
+    "218",
 )
 
 
@@ -40,7 +41,7 @@ def _campaign(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def test_short_campaign_loses_nothing_and_breaks_nothing(tmp_path: Path) -> None:
-    campaign = _campaign(tmp_path, "--judge", "both")
+    campaign = _campaign(tmp_path)
     _, said = campaign.communicate(timeout=280)
     assert campaign.returncode == 0, said[-6_000:]
     found = json.loads((tmp_path / "test.json").read_text())
@@ -50,7 +51,7 @@ def test_short_campaign_loses_nothing_and_breaks_nothing(tmp_path: Path) -> None
     assert summary["violations"] == 0
     (told,) = found["campaigns"]
     assert told["counts"]["sales"] > 1_000, "there was something to break"
-    assert told["judge"] == "gavel audit run --once and tests/support/checker.py"
+    assert told["judge"] == "gavel audit run --once"
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
@@ -60,12 +61,13 @@ def test_campaign_that_is_ended_leaves_no_process_behind(
     campaign = _campaign(tmp_path)
     assert campaign.stderr is not None
     started: list[psutil.Process] = []
-    for line in campaign.stderr:
-        if "Every step works" in line:
-            started = psutil.Process(campaign.pid).children(recursive=True)
-            campaign.send_signal(how)
-            break
-    said = campaign.stderr.read()
+    with campaign:
+        for line in campaign.stderr:
+            if "Every step works" in line:
+                started = psutil.Process(campaign.pid).children(recursive=True)
+                campaign.send_signal(how)
+                break
+        said = campaign.stderr.read()
     assert campaign.wait(120) == code, said[-3_000:]
     assert len(started) >= 13, "ten workers, two servers and the guard over them"
     _, left = psutil.wait_procs(started, timeout=60)

@@ -1,0 +1,91 @@
+"""Runs many seeds on several processes and gathers what became of them."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+
+from tests.simulation.faults import FaultKind
+from tests.simulation.schedule import FAULTS, LEADS
+from tests.simulation.simulation import Finding, run
+
+SEEDS_AT_ONCE = 5
+
+Patch = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one seed ended."""
+
+    seed: int
+    violations: tuple[Finding, ...]
+    faults: Counter[FaultKind]
+    counts: Counter[str]
+
+
+@dataclass(slots=True)
+class Summary:
+    """How all seeds ended so far."""
+
+    runs: int = 0
+    failed: list[Result] = field(default_factory=list)
+    faults: Counter[FaultKind] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    fewest_leads: int = 1_000_000
+    fewest_faults: int = 1_000_000
+
+    def add(self, result: Result) -> None:
+        """Count one more."""
+        self.runs += 1
+        self.faults.update(result.faults)
+        self.counts.update(result.counts)
+        self.fewest_leads = min(self.fewest_leads, result.counts["leads"])
+        self.fewest_faults = min(self.fewest_faults, result.faults.total())
+        if result.violations:
+            self.failed.append(result)
+
+
+def results(
+    seeds: Sequence[int],
+    *,
+    processes: int = 1,
+    leads: int = LEADS,
+    faults: int = FAULTS,
+    patch: Patch = nullcontext,
+) -> Iterator[Result]:
+    """Run each seed; of several processes results come in no order. A patch must be one that can be pickled."""
+    work = partial(_result, leads=leads, faults=faults, patch=patch)
+    if processes == 1:
+        yield from map(work, seeds)
+        return
+    with get_context("fork").Pool(processes, initializer=_calm_the_collector) as pool:
+        yield from pool.imap_unordered(
+            work, seeds, chunksize=min(SEEDS_AT_ONCE, 1 + len(seeds) // (4 * processes))
+        )
+
+
+def command_of(seed: int, *, leads: int = LEADS, faults: int = FAULTS, mutant: str | None = None) -> str:
+    """Write the command that runs a seed again, and makes it smaller."""
+    options = [f"--seed {seed}"]
+    options += [f"--leads {leads}"] if leads != LEADS else []
+    options += [f"--faults {faults}"] if faults != FAULTS else []
+    options += [f"--mutant {mutant}"] if mutant else []
+    return f".venv/bin/python -m tests.simulation {' '.join(options)}"
+
+
+def _result(seed: int, *, leads: int, faults: int, patch: Patch) -> Result:
+    outcome = run(seed, patch, leads=leads, faults=faults)
+    return Result(seed=seed, violations=outcome.violations, faults=outcome.faults, counts=outcome.counts)
+
+
+def _calm_the_collector() -> None:
+    """A run leaves no cycles worth looking for at every turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
