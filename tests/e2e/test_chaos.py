@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 _REPOSITORY = Path(__file__).parents[2]
-# The seed deals a zombie router, a router cut off from Kafka, both routers killed, a broker killed, a database restarted.
+# The seed deals a zombie router, one cut off from Kafka, both killed, a broker killed, a database restarted.
 _SHORT = (
     "--leads",
     "1500",
