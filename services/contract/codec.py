@@ -135,6 +135,7 @@ def codec() -> Codec:
     return Codec(stored_schemas())
 
 
+@lru_cache(maxsize=1)
 def stored_schemas() -> tuple[Schema, ...]:
     """Read `schemas/registry.yaml` and each schema that it names."""
     registry = yaml.safe_load((SCHEMAS / "registry.yaml").read_text())

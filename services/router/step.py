@@ -181,12 +181,14 @@ class Router:
 
     def _take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         positions: dict[TopicPartition, int | None] = {}
-        heads = self._store.heads([where.partition for where in assigned])
+        # Before the heads, or an owner that is still at work could publish what these heads don't know yet.
+        tails = {where.partition: self._log_tail.last_value(where.partition) for where in assigned}
+        heads = self._store.heads(list(tails))
         auctions = self._store.auctions(heads)
         topic_id = self._log_tail.topic_id()
         for partition, head in sorted(heads.items()):
             self._require_topic(head, topic_id)
-            self._require_origin(head)
+            self._require_origin(head, tails[partition])
             self._relay.take_over(partition)
             self._hold_back(head)
             self._auctions.begin(partition, [row for row in auctions if row.partition == partition])
@@ -323,9 +325,8 @@ class Router:
                 f"published to {head.log_topic_id}. Its history is gone from Kafka: an operator must restore it"
             )
 
-    def _require_origin(self, head: Head) -> None:
-        """The log must not know more than the database, nor other (rule 22)."""
-        value = self._log_tail.last_value(head.partition)
+    def _require_origin(self, head: Head, value: bytes | None) -> None:
+        """The log, whose last record's value this is, must not know more than the database, nor other (rule 22)."""
         if value is None:
             return
         seq = self._codec.decode_entry(value).seq

@@ -9,12 +9,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
+from shlex import quote
 
 from tests.simulation.faults import FaultKind
 from tests.simulation.schedule import FAULTS, LEADS
 from tests.simulation.simulation import Finding, run
 
 SEEDS_AT_ONCE = 5
+
+
+class SimulatorFailed(Exception):
+    """Not the product but the simulator has failed; the message names the seed."""
+
 
 Patch = Callable[[], AbstractContextManager[object]]
 
@@ -75,12 +81,16 @@ def command_of(seed: int, *, leads: int = LEADS, faults: int = FAULTS, mutant: s
     options = [f"--seed {seed}"]
     options += [f"--leads {leads}"] if leads != LEADS else []
     options += [f"--faults {faults}"] if faults != FAULTS else []
-    options += [f"--mutant {mutant}"] if mutant else []
+    options += [f"--mutant {quote(mutant)}"] if mutant else []
     return f".venv/bin/python -m tests.simulation {' '.join(options)}"
 
 
 def _result(seed: int, *, leads: int, faults: int, patch: Patch) -> Result:
-    outcome = run(seed, patch, leads=leads, faults=faults)
+    try:
+        outcome = run(seed, patch, leads=leads, faults=faults)
+    except Exception as error:
+        # The simulator's own failure must name its seed, too.
+        raise SimulatorFailed(f"seed {seed}: {type(error).__name__}: {error}") from error
     return Result(seed=seed, violations=outcome.violations, faults=outcome.faults, counts=outcome.counts)
 
 

@@ -45,11 +45,6 @@ EXPLAINED = (
             FaultKind.MARKET_MIDWAY,
         },
     ),
-    (
-        # A worker that takes over reads the head and then the log's end: one that was overtaken may publish in between.
-        re.compile("which the database does not have"),
-        {FaultKind.PAUSED, FaultKind.INTERLEAVED, FaultKind.ZOMBIE},
-    ),
     (re.compile("is missing for over"), {FaultKind.LOG_TAIL_LOST, FaultKind.GAP}),
     (re.compile("position to read from is not in the topic"), {FaultKind.LOG_TAIL_LOST}),
     (
@@ -144,6 +139,7 @@ class Fleet:
         self.trace: list[str] | None = None
         self._later = later
         self._names = 0
+        self._shared: Counter[str] = Counter()
 
     def start(self) -> None:
         """Start all workers."""
@@ -175,10 +171,14 @@ class Fleet:
         for index, unit in enumerate(self.world.units(step)):
             target[id(members[index % len(members)])].add(unit)
         self.note(None, f"rebalance of {step}: {', '.join(worker.name for worker in members)}")
-        for worker in tuple(members):
-            self._revoke(worker, worker.units - target[id(worker)])
-        for worker in tuple(members):
-            if worker in self.members[step]:
+        self._shared[step] += 1
+        this, sharing = self._shared[step], tuple(members)
+        for worker in sharing:
+            if self._shared[step] == this:
+                self._revoke(worker, worker.units - target[id(worker)])
+        for worker in sharing:
+            # What a worker does meanwhile may have had the partitions shared anew.
+            if self._shared[step] == this and worker in members:
                 self._assign(worker, target[id(worker)] - worker.units)
 
     def leave(self, worker: Worker) -> None:
@@ -230,14 +230,16 @@ class Fleet:
 
     # Work
 
-    def turn(self, worker: Worker) -> int:
-        """Let a worker poll once and work; return how many records it had."""
+    def turn(self, worker: Worker, *, idles: bool = True) -> int:
+        """Let a worker poll once and work; return how many records it had. With none it need not do its idle work."""
         count = 0
 
         def work() -> None:
             nonlocal count
             polled = self._poll(worker)
             count = len(polled)
+            if not polled and not idles:
+                return
             again = worker.hosted.handle(polled) if polled else worker.hosted.idle()
             mine = sorted(worker.units.intersection(again))
             if mine:
@@ -250,11 +252,6 @@ class Fleet:
             if worker.zombie_turns <= 0:
                 self._tell(worker)
         return count
-
-    def is_idle(self, worker: Worker) -> bool:
-        """Tell whether there is nothing for a worker to read."""
-        kept = self.world.kafka.records
-        return all(offset == len(kept[where]) for where, offset in worker.positions.items())
 
     def unread(self, step: str) -> list[TopicPartition]:
         """Name the partitions of a step that no member has read to their end."""

@@ -182,9 +182,10 @@ class Simulation:
         self._rng.shuffle(workers)
         records = 0
         for worker in workers:
-            if self._rng.random() < (IDLE_SKIPPED if self.fleet.is_idle(worker) else SKIPPED):
+            chance = self._rng.random()
+            if chance < SKIPPED:
                 continue
-            records += self.fleet.turn(worker)
+            records += self.fleet.turn(worker, idles=chance > IDLE_SKIPPED)
             self.world.clock.advance(self._rng.choice((0, 0, 1, 3)))
         self.outsiders.read()
         if records or self.world.kafka.appended != before:

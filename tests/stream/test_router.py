@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 
 import orjson
 import pytest
@@ -21,6 +22,7 @@ from services.contract.events import (
 )
 from services.contract.inputs import QualifiedLead, WithdrawLead
 from services.router.chain import CLOCK_JUMP_MAX_MS
+from services.router.memory_store import MemoryRouterStore
 from services.router.ports import Head
 from services.router.step import _ClockReading
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
@@ -321,6 +323,27 @@ def test_log_that_tells_otherwise_than_the_database_stops_the_worker() -> None:
     given.kafka.append(Message(TOPICS.log, 0, last.key, value))
     with pytest.raises(Stopped, match="has otherwise"):
         given.worker()
+
+
+def test_old_owner_that_publishes_while_another_takes_over_raises_no_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = world(SHARED)
+    old = given.worker()
+    given.send(*_leads(6))
+    reads = MemoryRouterStore.heads
+
+    def heads(store: MemoryRouterStore, partitions: Collection[int]) -> Mapping[int, Head]:
+        found = reads(store, partitions)
+        monkeypatch.undo()
+        old.drain()
+        return found
+
+    monkeypatch.setattr(MemoryRouterStore, "heads", heads)
+    given.worker().drain()
+    assert {lead_id for lead_id, event in given.events() if isinstance(event, LeadClosed)} == set(
+        given.vault.rows
+    )
 
 
 def test_jump_of_the_database_s_clock_stops_the_worker() -> None:
