@@ -74,6 +74,7 @@ def _await_end(gavel: Gavel, count: int) -> None:
     gavel.wait_until(f"{count} leads closed", lambda: _closed(gavel) == count, within_s=90)
     gavel.wait_until("all published", lambda: _published(gavel))
     gavel.wait_until("all billed", lambda: _billed(gavel))
+    gavel.wait_all_read()
 
 
 def _assert_promises(gavel: Gavel, count: int) -> None:

@@ -111,6 +111,7 @@ def _await_end(gavel: Gavel, count: int) -> None:
     closed = "select count(*) from router.closes"
     gavel.wait_until(f"{count} leads closed", lambda: _count(gavel, closed) == count, within_s=120)
     gavel.wait_until("all published and billed", is_told)
+    gavel.wait_all_read()
 
 
 def _assert_promises(gavel: Gavel, count: int) -> None:

@@ -113,6 +113,15 @@ class Gavel:
         with psycopg.connect(self.database, autocommit=True) as connection:
             return connection.execute(query.encode(), values).fetchall()
 
+    def wait_all_read(self) -> None:
+        """Wait until every reader of the log has taken all of it: one that is stopped before that is not at rest."""
+        taken = " or ".join(
+            f"h.seq <> coalesce((select seq from {reader}.positions as p where p.partition = h.partition), 0)"
+            for reader in ("billing", "resale", "feed")
+        )
+        behind = f"select count(*) from router.heads as h where {taken}"
+        self.wait_until("the log read by all", lambda: self.ask(behind) == [(0,)])
+
     def wait_until(self, what: str, holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
         """Wait for progress, and fail with what the workers said last."""
         ends_at_s = time.monotonic() + within_s
