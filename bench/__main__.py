@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 import psycopg
 from confluent_kafka import KafkaException
@@ -24,6 +23,7 @@ from rich.console import Console
 
 from bench import plan, report
 from bench.amounts import QUICK, Amounts
+from bench.command_line import count, end_in_order_on, positive
 from bench.figures import Run
 from bench.load import LoadError
 from bench.measurement import UnfinishedError
@@ -60,8 +60,7 @@ class Arguments:
 def main() -> int:
     """Measure, show, write; return the exit code."""
     arguments = _arguments(sys.argv[1:])
-    for number in _INTERRUPTS:
-        signal.signal(number, _interrupt)
+    end_in_order_on(_INTERRUPTS)
     console = Console(stderr=True)
     try:
         found = _measure(arguments, console)
@@ -128,7 +127,7 @@ def _arguments(words: Sequence[str]) -> Arguments:
         kind = type(getattr(Amounts(), name))
         add(
             f"--{name.replace('_', '-')}",
-            type=_count if kind is int else _positive,
+            type=count if kind is int else positive,
             help=f"{purpose} (default {getattr(Amounts(), name):g}, quick {getattr(QUICK, name):g})",
         )
     add("--name", default=f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}", help="of the file with the results")
@@ -161,27 +160,6 @@ _AMOUNTS = {
     "due_at_once": "windows that fall due at once",
     "phase_within_s": "seconds after which a backlog is given up",
 }
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("expected a number from 1 up")
-    return count
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End in order, once: a second Ctrl-C must not interrupt the cleaning up, which is bounded in time."""
-    for number in _INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ The price is drawn from the lead's id, so that a repeat of a ping gets the same 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 
+from bench.command_line import leave_on_sigterm, refuse_failed
 from services.contract.ids import draw
 from services.contract.times import decimal_amount
 from services.contract.topics import Topics
@@ -76,18 +75,9 @@ def _answer(message: Message, bidder_of: Mapping[str, str], producer: Producer, 
     body = orjson.loads(value)
     if body["type"] == "ping":
         bidder = bidder_of[topic]
-        producer.produce(topics.buyer_answers(bidder), bid_for(bidder, body), on_delivery=_check)
-
-
-def _check(error: object, _: Message) -> None:
-    if error is not None:
-        raise KafkaException(error)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+        producer.produce(topics.buyer_answers(bidder), bid_for(bidder, body), on_delivery=refuse_failed)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
+    leave_on_sigterm()
     run(os.environ["GAVEL_KAFKA"], Topics(os.environ["GAVEL_NAMESPACE"]))

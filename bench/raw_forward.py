@@ -7,12 +7,11 @@ its one worker; it knows nothing of what a record says.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
-from types import FrameType
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer
 
+from bench.command_line import leave_on_sigterm, refuse_failed
 from bench.pipeline import BUYERS, Site
 from bench.processes import Worker, stop_all
 from bench.servers import create_topics
@@ -123,22 +122,13 @@ def _forward_batch(messages: Sequence[Message], producer: Producer, topics: Sequ
 def _produce(producer: Producer, topic: str, message: Message) -> None:
     while True:
         try:
-            producer.produce(topic, message.value(), message.key(), on_delivery=_check)
+            producer.produce(topic, message.value(), message.key(), on_delivery=refuse_failed)
         except BufferError:
             producer.poll(0.1)
         else:
             return
 
 
-def _check(error: object, _: Message) -> None:
-    if error is not None:
-        raise KafkaException(error)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
+    leave_on_sigterm()
     forward(os.environ["GAVEL_KAFKA"], os.environ["GAVEL_NAMESPACE"])

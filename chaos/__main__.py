@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from confluent_kafka import KafkaException
 from rich.console import Console
 
+from bench.command_line import count, end_in_order_on, positive
 from chaos import report
 from chaos.campaign import Campaign, CampaignError, Outcome, Terms
 from chaos.connections import CannotCutError
@@ -71,8 +71,7 @@ class Arguments:
 def main() -> int:
     """Carry the campaigns out, show, write; return the exit code."""
     arguments = _arguments(sys.argv[1:])
-    for number in _INTERRUPTS:
-        signal.signal(number, _interrupt)
+    end_in_order_on(_INTERRUPTS)
     for name in _NOT_OURS:
         os.environ.pop(name, None)  # servers are killed here: never those that somebody else runs
     console = Console(stderr=True)
@@ -182,30 +181,28 @@ def _arguments(words: Sequence[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__.splitlines()[0])
     add = parser.add_argument
     default_session_ms = StepSettings.model_fields["session_timeout_ms"].default
-    add("--leads", type=_count, default=5_000, help="at least so many submissions (default 5000)")
-    add("--faults", type=_count, default=20, help="how many faults (default 20)")
-    add("--minutes", type=_positive, default=5.0, help="over how long they are spread (default 5)")
+    add("--leads", type=count, default=5_000, help="at least so many submissions (default 5000)")
+    add("--faults", type=count, default=20, help="how many faults (default 20)")
+    add("--minutes", type=positive, default=5.0, help="over how long they are spread (default 5)")
     add("--brokers", type=int, choices=(1, 3), default=1, help="with 3, topics have three copies (default 1)")
     add("--seed", type=int, default=7, help="of the faults: which, whom, when (default 7)")
-    add("--rate", type=_positive, help="submissions a second (default: the leads over the minutes)")
-    add(
-        "--waiting-max", type=_count, default=3_000, help="no more are sent while so many wait (default 3000)"
-    )
+    add("--rate", type=positive, help="submissions a second (default: the leads over the minutes)")
+    add("--waiting-max", type=count, default=3_000, help="no more are sent while so many wait (default 3000)")
     add(
         "--session-timeout-ms",
-        type=_count,
+        type=count,
         default=default_session_ms,
         help=f"of the workers' groups (default {default_session_ms}, that of Gavel)",
     )
     add(
         "--recovers-within",
-        type=_positive,
+        type=positive,
         default=90.0,
         help="seconds after which a fault counts as not recovered from (default 90)",
     )
     add(
         "--rests-within",
-        type=_positive,
+        type=positive,
         default=300.0,
         help="seconds until all must be at rest (default 300)",
     )
@@ -239,27 +236,6 @@ def _arguments(words: Sequence[str]) -> Arguments:
         results=given.results,
         name=given.name,
     )
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("expected a number from 1 up")
-    return count
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End in order, once: a second Ctrl-C must not interrupt the cleaning up, which is bounded in time."""
-    for number in _INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

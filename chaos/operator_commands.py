@@ -34,7 +34,6 @@ class Operator:
     over: threading.Event
     deposits: int = 0
     withdrawals: int = 0
-    sent_again: int = 0
 
     def run(self) -> None:
         """Ask until `over`."""
@@ -74,7 +73,6 @@ class Operator:
                 producer.poll(_POLL_S)
             if acknowledged == [True]:
                 return
-            self.sent_again += 1
 
     def _producer(self) -> Producer:
         return Producer(

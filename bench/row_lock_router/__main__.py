@@ -9,18 +9,17 @@ repeats leads, and their sales are found rather than made again.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
+from bench.command_line import leave_on_sigterm, refuse_failed
 from bench.row_lock_router.selling import ORDERS, Lead, Sale, decide, delivery, outcome_of, read_lead
 from bench.row_lock_router.topics import PARTITIONS, delivered, submitted
 
@@ -151,22 +150,16 @@ class Router:
         lead, sales = self.seller.sell(value)
         for sale in sales:
             self.producer.produce(
-                self.topics[sale.order.buyer_id], delivery(lead, sale), lead.lead_id, on_delivery=_check
+                self.topics[sale.order.buyer_id],
+                delivery(lead, sale),
+                lead.lead_id,
+                on_delivery=refuse_failed,
             )
         self.producer.poll(0)
 
 
-def _check(error: object, _: Message) -> None:
-    if error is not None:
-        raise KafkaException(error)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
+    leave_on_sigterm()
     run(
         os.environ["GAVEL_KAFKA"],
         os.environ["GAVEL_DATABASE"],

@@ -61,9 +61,7 @@ class Audit:
     found: Found
     secrecy: Secrecy
     comparisons: int = 0
-    searched: bool = False
     closed_columns: Sequence[str] = ()
-    log_files: int = 0
     compared: Compared | None = None
 
 
@@ -103,8 +101,7 @@ def opened(
             if audit.comparisons % _SEARCH_EACH_COMPARISONS == 0:
                 audit.closed_columns = search_tables(tables.connection, traces, found.take)
                 if asked.logs is not None:
-                    audit.log_files = search_logs(asked.logs, traces, found.take)
-                audit.searched = True
+                    search_logs(asked.logs, traces, found.take)
             audit.comparisons += 1
 
         audit = Audit(

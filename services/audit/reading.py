@@ -29,13 +29,6 @@ class Extent(NamedTuple):
     high: int
 
 
-class Gone(NamedTuple):
-    """Records that were deleted, as they had been kept long enough, before they were read."""
-
-    where: TopicPartition
-    records: int
-
-
 class Reading:
     """The topics of one cluster. Not to be used by two threads."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -34,16 +33,6 @@ class SecrecyRule(StrEnum):
     NO_DETAILS_IN_TABLES = "no_details_in_tables"
     NO_DETAILS_IN_LOGS = "no_details_in_logs"
     DECLARED_FIELDS_ALONE = "declared_fields_alone"
-
-
-SECRECY_RULES: Final = MappingProxyType(
-    {
-        SecrecyRule.NO_DETAILS_IN_TOPICS: "No contact details stand in a topic inside, nor in any key or header.",
-        SecrecyRule.NO_DETAILS_IN_TABLES: "No contact details stand in a table but the vault.",
-        SecrecyRule.NO_DETAILS_IN_LOGS: "No contact details stand in a worker's log.",
-        SecrecyRule.DECLARED_FIELDS_ALONE: "An accepted lead shows only the fields that its type declares for pings.",
-    }
-)
 
 
 class Secrecy:

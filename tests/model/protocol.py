@@ -38,7 +38,6 @@ from tests.model.checking import Model, Step
 CAP = 1
 LEADS = ("one", "two")
 SOLD, UNSOLD, OPENED = "sold", "unsold", "opened"
-NOBODY = "nobody's"
 
 
 class Off(StrEnum):

@@ -114,11 +114,6 @@ class Worker:
         """See `Fate`."""
         return self.fleet.world.clock.now_ms >= self.not_alive_until_ms
 
-    @property
-    def is_zombie(self) -> bool:
-        """Tell whether others have its partitions."""
-        return self.zombie_turns is not None
-
 
 class Fleet:
     """All workers."""

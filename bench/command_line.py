@@ -1,0 +1,53 @@
+"""What the commands of `bench` and `chaos` have in common: numbers as arguments, and an end in order."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+from confluent_kafka import KafkaException, Message
+
+
+def count(text: str) -> int:
+    """Read an argument that is a whole number from 1 up."""
+    found = int(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError("expected a number from 1 up")
+    return found
+
+
+def positive(text: str) -> float:
+    """Read an argument that is a finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return number
+
+
+def end_in_order_on(signals: Sequence[signal.Signals]) -> None:
+    """Have these raise KeyboardInterrupt, once: a second one must not interrupt the cleaning up, bounded in time."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
+
+
+def leave_on_sigterm() -> None:
+    """End this process with success when it is told to stop, its `finally` blocks included."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def refuse_failed(error: object, _: Message) -> None:
+    """Raise KafkaException for a record that Kafka did not take: an `on_delivery` callback."""
+    if error is not None:
+        raise KafkaException(error)
