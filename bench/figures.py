@@ -48,6 +48,7 @@ class Latency:
     lost: int
     sent_late_ms: float
     percentiles_ms: Mapping[float, float]
+    cpu_us_per_lead: Mapping[str, float] = field(default_factory=dict)
     elsewhere: float = 0.0
 
 

@@ -87,13 +87,15 @@ class Bench:
             if (completed_s := self.deliveries.completed_at_s(lead_id(sent))) is not None
         ]
         lost = len(submissions) - len(took_s)
+        _, cpu_s, elsewhere = watch.read()
         return Latency(
             rate_per_s=rate_per_s,
             leads=len(submissions),
             lost=lost,
             sent_late_ms=1_000 * self.load.late_s,
             percentiles_ms=percentiles_ms(took_s, lost),
-            elsewhere=watch.read()[2],
+            cpu_us_per_lead={name: 1e6 * used_s / len(submissions) for name, used_s in cpu_s.items()},
+            elsewhere=elsewhere,
         )
 
     def check_bills(self) -> None:

@@ -152,6 +152,7 @@ def run_of_latency(measurement: str, found: Latency) -> Run:
             "rate_per_s": found.rate_per_s,
             **{f"p{percent:g}_ms": value for percent, value in found.percentiles_ms.items()},
         },
+        cpu_us_per_lead=found.cpu_us_per_lead,
         elsewhere=found.elsewhere,
         notes={"leads": found.leads, "lost": found.lost, "sent_late_ms": found.sent_late_ms},
     )
