@@ -45,7 +45,7 @@ class Deliveries:
                 "enable.auto.commit": False,
                 # A new topic may not have its first offset for an instant: then from the beginning, never the end.
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 5,
+                "fetch.wait.max.ms": 50,
                 "fetch.queue.backoff.ms": 1,
             }
         )

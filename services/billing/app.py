@@ -12,7 +12,7 @@ from services.bus.log_reader import LogReader
 from services.contract.codec import codec
 
 STEP = "billing"
-GATHERS_MS = 50
+GATHERS_MS = 200
 
 
 def build(settings: BillingSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:

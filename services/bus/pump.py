@@ -33,6 +33,9 @@ MAX_POLL_INTERVAL_MS = 60_000
 _POLL_S = 0.02
 _POLL_AT_LEAST_S = 0.001
 _HOLD_AT_MOST_S = 0.25
+_GATHERS_FOR_SHARE = 0.25
+"""Records gather for this share of what the last batch took: longer where batches are dear, as on a busy machine."""
+
 _COMMITTED_WITHIN_S = 10.0
 
 
@@ -104,6 +107,7 @@ class Pump:
         self._epoch_at_work = 0
         self._commit_asked: dict[TopicPartition, int] = {}
         self._polled_at_s = self._finished_at_s = clock_s()
+        self._handled_in_s = 0.0
 
     # Called by the step's thread.
 
@@ -121,6 +125,8 @@ class Pump:
             again = self._step.idle()
         self._note(records, again)
         self._finished_at_s = self._clock_s()
+        if records:
+            self._handled_in_s = self._finished_at_s - began_at_s
         if isinstance(self._step, Timed):
             due_in_s = self._step.due_in_s()
             self._backlog.wake_at(None if due_in_s is None else self._clock_s() + due_in_s)
@@ -229,7 +235,7 @@ class Pump:
 
     def _read(self, consumer: Consumer, place: Place) -> None:
         """Take what is there, and wait only a little for more."""
-        wait_s = self._settings.batch_wait_ms / 1_000
+        wait_s = min(self._settings.batch_wait_ms / 1_000, self._handled_in_s * _GATHERS_FOR_SHARE)
         if self._backlog.is_empty:
             messages = self._first(consumer)
             if messages and messages[0].error() is None:

@@ -56,7 +56,10 @@ class StepSettings(BaseSettings):
         default=500, ge=1, le=10_000, description="so many records are handled at once at most"
     )
     batch_wait_ms: int = Field(
-        default=2, ge=0, le=1_000, description="how long a batch waits for more records after its first"
+        default=10,
+        ge=0,
+        le=1_000,
+        description="how long a batch waits for more records at most; a quarter of what the last one took, if less",
     )
     web_port: int | None = Field(
         default=None, ge=1, le=65_535, description="where /metrics and /healthz are served, on 127.0.0.1 only"

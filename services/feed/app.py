@@ -14,7 +14,7 @@ from services.feed.publishing import EventFeed
 from services.feed.store import FeedPositions
 
 STEP = "feed"
-GATHERS_MS = 100
+GATHERS_MS = 200
 
 
 def build(

@@ -8,12 +8,12 @@ holds if the market is still the same in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.contract.codec import Codec
 from services.contract.identity import IdentityKeys
-from services.contract.market import Market
 from services.intake.domain import (
     Accepted,
     Assessed,
@@ -40,6 +40,13 @@ class Admitted:
     records: Mapping[str, bytes]
 
 
+class _MarketChanged(Exception):
+    """A batch was judged by a market that is not in force any more."""
+
+
+_MARKETS_MAX = 3
+
+
 class _Rows(NamedTuple):
     """What will be kept of a candidate if it is accepted."""
 
@@ -60,25 +67,30 @@ class Admission:
         self._judge: Judge | None = None
 
     def admit(self, submitted: Sequence[Submitted]) -> Admitted:
-        """Decide and commit a batch; raise `TryAgain`, also if the market has changed since it was judged."""
-        judge = self._judge_of(self.store.market())
+        """Decide and commit a batch; raise `TryAgain`, also if the market changes again and again."""
+        for _ in range(_MARKETS_MAX):
+            with suppress(_MarketChanged):
+                return self._admit(submitted, self._judge or self._judge_in_force())
+            self._judge = None
+        raise TryAgain("the market keeps changing")
+
+    def _admit(self, submitted: Sequence[Submitted], judge: Judge) -> Admitted:
         batch = [_assess(each, judge) for each in submitted]
         rows = [self._rows(assessed) for assessed in batch]
         claims = claims_of(batch)
         with self.store.open() as door:
-            if door.market_version() != judge.market_version:
-                raise TryAgain("the market has changed")
-            known = door.known({each.identity.lead_id for each in submitted})
-            decision = decide(batch, known, door.claim(claims))
+            found = door.look({each.identity.lead_id for each in submitted}, claims)
+            if found.market_version != judge.market_version:
+                raise _MarketChanged
+            decision = decide(batch, found.known, found.owners)
             kept = _kept(rows, decision)
             if claims or kept.leads:
                 door.keep(kept)
         return Admitted(decision.verdicts, {row.lead_id: row.record for row in kept.leads})
 
-    def _judge_of(self, market: Market) -> Judge:
-        """Prepare a market once, as long as it is in force."""
-        if self._judge is None or self._judge.market_version != market.version:
-            self._judge = Judge(market, self.keys)
+    def _judge_in_force(self) -> Judge:
+        """Prepare the market once, as long as it is in force."""
+        self._judge = Judge(self.store.market(), self.keys)
         return self._judge
 
     def _rows(self, assessed: Assessed) -> _Rows | None:

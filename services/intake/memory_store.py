@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from services.bus.memory import Faults, VirtualClock
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import Door, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow, TryAgain
 from services.vault.sealing import Sealed
 
 
@@ -71,10 +71,10 @@ class _MemoryDoor:
     before: Mapping[bytes, Owner] = field(default_factory=dict)
     kept: Kept | None = None
 
-    def market_version(self) -> int:
-        return self.market_in_force().version
+    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
+        return Found(self.market_in_force().version, self._known(lead_ids), self._claim(claims))
 
-    def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
+    def _known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
         rows = (self.tables.leads[lead_id] for lead_id in lead_ids if lead_id in self.tables.leads)
         return {
             row.lead_id: KnownLead(
@@ -85,7 +85,7 @@ class _MemoryDoor:
             for row in rows
         }
 
-    def claim(self, claims: Mapping[bytes, Owner]) -> Mapping[bytes, Owner]:
+    def _claim(self, claims: Mapping[bytes, Owner]) -> Mapping[bytes, Owner]:
         owners = self.tables.fingerprints
         self.claims = claims
         self.before = {fingerprint: owners[fingerprint] for fingerprint in claims if fingerprint in owners}

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Owner
 from services.vault.sealing import Sealed
+
+NO_CLAIMS: Final[Mapping[bytes, Owner]] = MappingProxyType({})
 
 
 class LeadRow(NamedTuple):
@@ -47,21 +50,21 @@ class TryAgain(Exception):
     """The batch was not committed, or nobody knows whether it was: to handle it again is safe and may succeed."""
 
 
+class Found(NamedTuple):
+    """What a batch finds: the market in force (0 before the first), leads accepted before, owners of fingerprints."""
+
+    market_version: int
+    known: Mapping[str, KnownLead]
+    owners: Mapping[bytes, Owner]
+
+
 class Door(Protocol):
     """One open transaction; its end commits, an exception takes everything back."""
 
-    def market_version(self) -> int:
-        """Read which market is in force; 0 before the first."""
-        ...
+    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
+        """Read which of these leads were accepted before, and lock the fingerprints claimed, in sorted order.
 
-    def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
-        """Read which of these leads were accepted before."""
-        ...
-
-    def claim(self, claims: Mapping[bytes, Owner]) -> Mapping[bytes, Owner]:
-        """Lock these fingerprints in sorted order and return the owners of those that have one.
-
-        The rest is the claimant's, unless `keep` says otherwise.
+        Those that have no owner are the claimant's, unless `keep` says otherwise.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Intake's tables in PostgreSQL: one transaction a batch, written by COPY and arrays.
+"""Intake's tables in PostgreSQL: one transaction a batch, in two round trips: what there is, and what is kept.
 
 No rule of the trade is here: what is a duplicate, `domain` says. Every exception that leaves is `TryAgain`, or means
 that the worker must stop.
@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg import Connection, errors
+from psycopg import Cursor as PsycopgCursor
+from psycopg.rows import TupleRow
 
-from services.bus.arrays import Bigints, Uuids, adapt, uuid_bytes, uuids
+from services.bus.arrays import Bigints, Byteas, Texts, Uuids, adapt, uuids
 from services.bus.ports import Stopped
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import Door, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow, TryAgain
 from services.market.store import Markets, current_version, load
+
+Column: TypeAlias = Bigints | Byteas | Texts | Uuids
+Cursor: TypeAlias = PsycopgCursor[TupleRow]
 
 # One statement, and so one view of both tables: a lead that is being archived is in one of them.
 _KNOWN = """
@@ -50,17 +56,17 @@ from unnest(%s, %s, %s, %s) as owner (fingerprint, lead_id, received_at_ms, kept
 where row.fingerprint = owner.fingerprint
 """
 _GIVE_UP = "delete from intake.fingerprints where fingerprint = any(%s)"
-_COPY_LEADS = """
-copy intake.leads
+_KEEP_LEADS = """
+insert into intake.leads
     (lead_id, source_id, origin_partition, origin_offset, payload_hash, record, received_at_ms)
-from stdin (format binary)
+select * from unnest(%s, %s, %s::bigint[]::int[], %s, %s, %s, %s)
 """
-_COPY_SEALED = "copy {} (lead_id, key_id, wrapped_key, sealed, kept_until_ms) from stdin (format binary)"
-_COPY_DETAILS = _COPY_SEALED.format("vault.leads")
-_COPY_CONSENTS = _COPY_SEALED.format("vault.consents")
-
-# Binary rows are written as the bytes that PostgreSQL reads (a uuid is 16, numbers are big-endian): psycopg copies
-# bytes in C, but chooses how to write any other value in Python.
+_KEEP_SEALED = """
+insert into {} (lead_id, key_id, wrapped_key, sealed, kept_until_ms) select * from unnest(%s, %s, %s, %s, %s)
+"""
+_KEEP_DETAILS = _KEEP_SEALED.format("vault.leads")
+_KEEP_CONSENTS = _KEEP_SEALED.format("vault.consents")
+_CURRENT_VERSION = "select coalesce(max(version), 0) from market.versions"
 
 # What is expired is found by walking the primary key; whoever took a fingerprint over in between keeps it, because
 # the deletion looks at the row again.
@@ -112,8 +118,15 @@ class PostgresIntakeStore:
         """Begin a transaction. It raises `TryAgain` from any of its calls, or from its end."""
         with self._passing_faults():
             connection = self._connected()
-            with connection.transaction():
-                yield _PostgresDoor(connection)
+            try:
+                # Not psycopg's `transaction`, which would wait for an answer before and after the commit.
+                with connection.pipeline():
+                    connection.execute("begin")
+                    yield _PostgresDoor(connection)
+                    connection.execute("commit")
+            except BaseException:
+                self.close()  # and with it what was begun
+                raise
 
     def forget(self, limit: int) -> int:
         """Delete what was kept long enough, about `limit` rows of each kind at most; say how many. Raise `TryAgain`."""
@@ -176,39 +189,40 @@ class _PostgresDoor:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._cursor = connection.cursor(binary=True)
         self._claims: Mapping[bytes, Owner] = {}
         self._before: Mapping[bytes, Owner] = {}
 
-    def market_version(self) -> int:
-        return current_version(self._connection)
-
-    def known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
+    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
         asked = uuids(lead_ids)
-        rows = self._cursor.execute(_KNOWN, (asked, asked))
-        return {
-            lead_id: KnownLead(
-                origin=Origin(partition=partition, offset=offset), payload_hash=payload_hash, record=record
-            )
-            for lead_id, partition, offset, payload_hash, record in rows
-        }
+        version = self._execute(_CURRENT_VERSION)
+        known = self._execute(_KNOWN, (asked, asked))
+        claimed = self._execute(_CLAIM, _owner_arrays(claims)) if claims else None
+        (in_force,) = version.fetchone() or (0,)
+        owners = self._owners(claims, claimed.fetchall()) if claimed else {}
+        return Found(in_force, {row[0]: _known(row) for row in known}, owners)
 
-    def claim(self, claims: Mapping[bytes, Owner]) -> Mapping[bytes, Owner]:
-        if not claims:
-            return {}
-        claimed = self._cursor.execute(_CLAIM, _owner_arrays(claims)).fetchall()
+    def keep(self, kept: Kept) -> None:
+        # In the order of their ids, so that two workers that hold one partition wait, and don't deadlock.
+        leads = sorted(kept.leads)
+        if leads:
+            self._execute(_KEEP_LEADS, _lead_arrays(leads))
+        self._keep_sealed(_KEEP_DETAILS, kept.details)
+        self._keep_sealed(_KEEP_CONSENTS, kept.consents)
+        self._correct(kept.owners)
+
+    def _execute(self, statement: str, columns: Sequence[Column] = ()) -> Cursor:
+        """Send a statement; the first answer that is looked at brings those of all."""
+        return self._connection.execute(statement, columns, binary=True)
+
+    def _owners(
+        self, claims: Mapping[bytes, Owner], claimed: Iterable[tuple[bytes]]
+    ) -> Mapping[bytes, Owner]:
         others = claims.keys() - {fingerprint for (fingerprint,) in claimed}
         self._claims, self._before = claims, self._lock(others) if others else {}
         return self._before
 
-    def keep(self, kept: Kept) -> None:
-        self._copy_leads(kept.leads)
-        self._copy_sealed(_COPY_DETAILS, kept.details)
-        self._copy_sealed(_COPY_CONSENTS, kept.consents)
-        self._correct(kept.owners)
-
     def _lock(self, fingerprints: Collection[bytes]) -> Mapping[bytes, Owner]:
-        rows = self._cursor.execute(_LOCK, (Uuids(sorted(fingerprints)),)).fetchall()
+        rows = self._execute(_LOCK, (Uuids(sorted(fingerprints)),)).fetchall()
         if len(rows) < len(fingerprints):
             raise TryAgain("a fingerprint expired between finding and locking it")
         return {
@@ -216,44 +230,48 @@ class _PostgresDoor:
             for fingerprint, lead_id, received_at_ms, kept_until_ms in rows
         }
 
-    def _copy_leads(self, rows: Iterable[LeadRow]) -> None:
-        """Write leads in the order of their ids: two workers that hold one partition wait, and don't deadlock."""
-        with self._cursor.copy(_COPY_LEADS) as copy:
-            for row in sorted(rows):
-                lead_id, source_id, partition, offset, payload_hash, record, received_at_ms = row
-                copy.write_row(
-                    (
-                        uuid_bytes(lead_id),
-                        source_id.encode(),
-                        partition.to_bytes(4, "big"),
-                        offset.to_bytes(8, "big"),
-                        payload_hash,
-                        record,
-                        received_at_ms.to_bytes(8, "big"),
-                    )
-                )
-
-    def _copy_sealed(self, statement: str, rows: Sequence[SealedRow]) -> None:
-        if not rows:
-            return
-        with self._cursor.copy(statement) as copy:
-            for lead_id, (key_id, wrapped_key, sealed), kept_until_ms in rows:
-                copy.write_row(
-                    (
-                        uuid_bytes(lead_id),
-                        key_id.encode(),
-                        wrapped_key,
-                        sealed,
-                        kept_until_ms.to_bytes(8, "big"),
-                    )
-                )
+    def _keep_sealed(self, statement: str, rows: Sequence[SealedRow]) -> None:
+        if rows:
+            self._execute(statement, _sealed_arrays(rows))
 
     def _correct(self, after: Mapping[bytes, Owner]) -> None:
         wrong = corrections(self._claims, self._before, after)
         if wrong.changed:
-            self._cursor.execute(_CHANGE_OWNER, _owner_arrays(wrong.changed))
+            self._execute(_CHANGE_OWNER, _owner_arrays(wrong.changed))
         if wrong.given_up:
-            self._cursor.execute(_GIVE_UP, (Uuids(wrong.given_up),))
+            self._execute(_GIVE_UP, (Uuids(wrong.given_up),))
+
+
+def _known(row: Sequence[Any]) -> KnownLead:
+    _, partition, offset, payload_hash, record = row
+    return KnownLead(
+        origin=Origin(partition=partition, offset=offset), payload_hash=payload_hash, record=record
+    )
+
+
+def _lead_arrays(rows: Sequence[LeadRow]) -> tuple[Column, ...]:
+    lead_ids, source_ids, partitions, offsets, hashes, records, received = zip(*rows, strict=True)
+    return (
+        uuids(lead_ids),
+        Texts(source_ids),
+        Bigints(partitions),
+        Bigints(offsets),
+        Byteas(hashes),
+        Byteas(records),
+        Bigints(received),
+    )
+
+
+def _sealed_arrays(rows: Sequence[SealedRow]) -> tuple[Column, ...]:
+    lead_ids, sealed, kept_until_ms = zip(*rows, strict=True)
+    key_ids, wrapped_keys, values = zip(*sealed, strict=True)
+    return (
+        uuids(lead_ids),
+        Texts(key_ids),
+        Byteas(wrapped_keys),
+        Byteas(values),
+        Bigints(kept_until_ms),
+    )
 
 
 def _owner_arrays(owners: Mapping[bytes, Owner]) -> tuple[Uuids, Uuids, Bigints, Bigints]:

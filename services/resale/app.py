@@ -14,7 +14,7 @@ from services.resale.store import WindowStore
 from services.resale.timer import ResaleTimer
 
 STEP = "resale"
-GATHERS_MS = 50
+GATHERS_MS = 200
 
 
 def build(

@@ -477,7 +477,7 @@ def test_intake_knows_archived_leads_and_accepts_none_of_them_again(database: st
         door.keep(Kept(rows, (), (), {}))
     ids = [row.lead_id for row in rows]
     with store.open() as door:
-        before = door.known(ids)
+        before = door.look(ids).known
     dry = sum(
         moved for *_, moved in archive_received(open_connection, older_than_ms=1_000, batch=100, dry_run=True)
     )
@@ -486,7 +486,7 @@ def test_intake_knows_archived_leads_and_accepts_none_of_them_again(database: st
     assert len(moved) > 1, "in batches"
     assert (_count(database, "intake.leads"), _count(database, "intake.all_leads")) == (250, 500)
     with store.open() as door:
-        assert door.known(ids) == before
+        assert door.look(ids).known == before
     with pytest.raises(TryAgain), store.open() as door:
         door.keep(Kept([rows[1]], (), (), {}))
     store.close()

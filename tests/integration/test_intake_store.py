@@ -161,7 +161,7 @@ def claim_and_keep(
 ) -> dict[bytes, Owner]:
     """Claim, and decide that these are the owners; return who they were before."""
     with store.open() as door:
-        before = dict(door.claim(claims))
+        before = dict(door.look((), claims).owners)
         door.keep(Kept((), (), (), owners))
         return before
 
@@ -170,7 +170,7 @@ def owners_now(store: IntakeStore, *numbers: int) -> dict[bytes, Owner]:
     """Look who owns these fingerprints, and leave everything as it is."""
     probe = {fingerprint(number): owner(99) for number in numbers}
     with store.open() as door:
-        before = dict(door.claim(probe))
+        before = dict(door.look((), probe).owners)
         door.keep(Kept((), (), (), before))
         return before
 
@@ -178,19 +178,19 @@ def owners_now(store: IntakeStore, *numbers: int) -> dict[bytes, Owner]:
 def test_knows_a_kept_lead_by_origin_hash_and_record(tables: Tables) -> None:
     keep(tables.store(), kept(1, 2))
     with tables.store().open() as door:
-        assert door.known({lead(1), lead(3)}) == {
+        assert door.look({lead(1), lead(3)}).known == {
             lead(1): KnownLead(
                 origin=Origin(partition=1, offset=2**40 + 1), payload_hash=b"\x01" * 32, record=b"record 1"
             )
         }
-        assert door.known([]) == {}
+        assert door.look([]).known == {}
 
 
 def test_reads_the_market_in_force(tables: Tables) -> None:
     store = tables.store()
     assert store.market() == replace(MARKET, version=1)
     with store.open() as door:
-        assert door.market_version() == 1
+        assert door.look().market_version == 1
 
 
 def test_router_opens_what_intake_sealed(tables: Tables) -> None:
@@ -229,7 +229,7 @@ def test_later_lead_of_a_batch_takes_what_an_earlier_one_claimed_in_vain(tables:
 
 def break_off(store: IntakeStore) -> None:
     with store.open() as door:
-        door.claim({fingerprint(1): owner(1)})
+        door.look((), {fingerprint(1): owner(1)})
         door.keep(kept(1, owners={fingerprint(1): owner(1)}))
         raise KeyError
 
@@ -239,7 +239,7 @@ def test_an_exception_takes_everything_back(tables: Tables) -> None:
     with pytest.raises(KeyError):
         break_off(store)
     with store.open() as door:
-        assert door.known([lead(1)]) == {}
+        assert door.look([lead(1)]).known == {}
     assert owners_now(store, 1) == {}
     assert tables.vault([lead(1)]) == {}
 
@@ -250,7 +250,7 @@ def test_lead_that_another_worker_kept_meanwhile_begins_the_batch_again(tables: 
     with pytest.raises(TryAgain), store.open() as door:
         door.keep(kept(2, 1))
     with store.open() as door:
-        assert door.known([lead(1), lead(2)]).keys() == {lead(1)}
+        assert door.look([lead(1), lead(2)]).known.keys() == {lead(1)}
 
 
 def test_forgets_what_was_kept_long_enough_and_nothing_else(tables: Tables) -> None:
@@ -265,7 +265,7 @@ def test_forgets_what_was_kept_long_enough_and_nothing_else(tables: Tables) -> N
     assert tables.consents() == 1
     assert owners_now(store, 1, 2) == {fingerprint(2): owner(2)}
     with store.open() as door:
-        assert door.known([lead(1), lead(2)]).keys() == {lead(1), lead(2)}
+        assert door.look([lead(1), lead(2)]).known.keys() == {lead(1), lead(2)}
 
 
 def test_forgets_a_little_at_a_time(tables: Tables) -> None:
@@ -295,7 +295,7 @@ def test_new_market_is_read_by_the_next_transaction(url: str) -> None:
     assert store.market() == replace(MARKET, version=1)
     apply_market(url, replace(MARKET, timezone="UTC"), 1)
     with store.open() as door:
-        assert door.market_version() == 2
+        assert door.look().market_version == 2
     assert store.market_in_force() == replace(MARKET, version=2, timezone="UTC")
     store.close()
 
@@ -312,7 +312,7 @@ def test_two_workers_with_the_same_fingerprints_wait_and_never_deadlock(url: str
             claims = {fingerprint(round_ * size + at): owner(number) for at in order}
             together.wait()
             with store.open() as door:
-                before = door.claim(claims)
+                before = door.look((), claims).owners
                 door.keep(Kept((), (), (), {**claims, **before}))
             won += not before
         store.close()
@@ -330,9 +330,9 @@ def test_waiting_too_long_for_another_worker_begins_the_batch_again(url: str, is
     if is_taken:
         claim_and_keep(holder, {fingerprint(1): owner(5)}, {fingerprint(1): owner(5)})
     with holder.open() as held:
-        held.claim(claims)
+        held.look((), claims)
         with pytest.raises(TryAgain, match="LockNotAvailable"), waiter.open() as door:
-            door.claim(claims)
+            door.look((), claims)
         held.keep(Kept((), (), (), claims))
     assert owners_now(waiter, 1) == claims
     holder.close()
@@ -341,7 +341,7 @@ def test_waiting_too_long_for_another_worker_begins_the_batch_again(url: str, is
 
 def claim_then(store: IntakeStore, happens: Callable[[], object]) -> None:
     with store.open() as door:
-        door.claim({fingerprint(1): owner(1)})
+        door.look((), {fingerprint(1): owner(1)})
         happens()
         door.keep(kept(1))
 
