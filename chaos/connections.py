@@ -85,11 +85,20 @@ def _duplicate(handle: int, descriptor: int) -> socket.socket | None:
     """Duplicate another process's socket; None where it is closed by now. Raises `CannotCutError`."""
     number = _LIBC.syscall(_PIDFD_GETFD, handle, descriptor, 0)
     if number >= 0:
-        return socket.socket(fileno=number)
+        return _socket_of(number)
     error = ctypes.get_errno()
     if isinstance(failed := OSError(error, os.strerror(error)), PermissionError) or error == _NO_SUCH_CALL:
         raise CannotCutError(f"The sockets of a worker can't be shut from outside: {failed.strerror}.")
     return None
+
+
+def _socket_of(number: int) -> socket.socket | None:
+    """Take over a descriptor; close it where its number went to something else between the look and the call."""
+    try:
+        return socket.socket(fileno=number)
+    except OSError:
+        os.close(number)
+        return None
 
 
 _NO_SUCH_CALL = 38

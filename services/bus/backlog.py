@@ -31,7 +31,7 @@ class Backlog:
 
     def __init__(self, batch_max: int, *, idle_every_s: float) -> None:
         """Make batches of at most `batch_max` records, and an empty one when nothing came for `idle_every_s`."""
-        self.finished = Event()
+        self._finished = Event()
         self._batch_max = batch_max
         self._idle_every_s = idle_every_s
         self._idle_due_at_s = 0.0
@@ -110,7 +110,12 @@ class Backlog:
         """Take note that the step is done with the oldest batch under way."""
         with self._lock:
             self._under_way -= 1
-        self.finished.set()
+        self._finished.set()
+
+    def await_finished(self, within_s: float, *, left: int = 0) -> bool:
+        """Wait until the step is done with a batch, or at most `left` are under way; tell whether it was in time."""
+        self._finished.clear()
+        return self._under_way <= left or self._finished.wait(within_s)
 
     def swallowed_s(self, now_s: float) -> float:
         """Say for how long the step has had nothing to do while a batch was on its way to it."""

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from services.bus.backlog import Backlog, Batch
+from services.bus.backlog import UNDER_WAY_AT_MOST, Backlog, Batch
 from services.bus.commits import Commits
 from services.bus.faults import Warnings, judge
 from services.bus.generations import Generations
@@ -235,18 +235,22 @@ class Pump:
 
     def _read(self, consumer: Consumer, place: Place) -> None:
         """Take what is there, and wait only a little for more."""
-        wait_s = min(self._settings.batch_wait_ms / 1_000, self._handled_in_s * _GATHERS_FOR_SHARE)
         if self._backlog.is_empty:
             messages = self._first(consumer)
             if messages and messages[0].error() is None:
                 self._voided.clear()
-                messages += consumer.consume(self._settings.batch_max - 1, wait_s)
+                messages += consumer.consume(self._settings.batch_max - 1, self._gathers_s())
         else:
+            # The step is busy, and needs this interpreter for itself; the client reads on in threads of its own.
+            self._backlog.await_finished(_POLL_S)
             self._voided.clear()
-            messages = consumer.consume(self._settings.batch_max, max(wait_s, 0.001))
+            messages = consumer.consume(self._settings.batch_max, 0)
         self._polled_at_s = self._clock_s()
         if messages:
             self._accept(messages, place)
+
+    def _gathers_s(self) -> float:
+        return min(self._settings.batch_wait_ms / 1_000, self._handled_in_s * _GATHERS_FOR_SHARE)
 
     def _first(self, consumer: Consumer) -> list[KafkaMessage]:
         due_s = self._step_due_in_s()
@@ -289,9 +293,8 @@ class Pump:
     def _hold(self, consumer: Consumer, place: Place) -> None:
         """Wait for the step without polling, but not for long: then pause, and go on polling for the group's sake."""
         if not place.paused:
-            self._backlog.finished.clear()
             hold_s = min(self._settings.session_timeout_ms / 8_000, _HOLD_AT_MOST_S)
-            if self._backlog.has_room() or self._backlog.finished.wait(hold_s):
+            if self._backlog.await_finished(hold_s, left=UNDER_WAY_AT_MOST - 1):
                 return
             place.pause()
         self._voided.clear()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from chaos import connections
 from chaos.connections import cut, local_ports
 
 _CLIENT = """
@@ -51,3 +54,12 @@ def test_process_that_is_gone_has_no_connections() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
     assert cut(process.pid, {1}) == 0
+
+
+def test_descriptor_that_is_no_socket_any_more_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at a worker's descriptors and the call for one, its number may go to a file."""
+    with Path(__file__).open() as file:
+        before = set(os.listdir("/proc/self/fd"))
+        monkeypatch.setattr(connections, "_socket_descriptors", lambda _: [file.fileno()])
+        assert cut(os.getpid(), {1}) == 0
+        assert set(os.listdir("/proc/self/fd")) == before, "and nothing is left open"
