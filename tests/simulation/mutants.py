@@ -438,6 +438,7 @@ _SELLING = (
             "len(lead.sales) >= lead.sales_max",
             "sum(sale.returning is None for sale in lead.sales) >= lead.sales_max",
         ),
+        tests=("tests/unit/router/test_returns.py",),
     ),
     _mutant(
         "upgrade with two holders",
@@ -766,9 +767,12 @@ def table(found: Iterable[Caught]) -> str:
     return "\n".join(lines)
 
 
+_ORDINALS = {1: "first", 2: "2nd", 3: "3rd"}
+
+
 def _told(caught: Caught) -> str:
     if caught.by_simulation:
-        times = "first" if caught.runs == 1 else f"{caught.runs}th"
+        times = _ORDINALS.get(caught.runs, f"{caught.runs}th")
         return f"simulation, {times} seed: {caught.rule}"
     return f"`{caught.test}`" if caught.test else "**nothing**"
 

@@ -1,11 +1,13 @@
 """Planted bugs are caught by the simulation or by the tests named for them, and the clean product raises no alarm.
 
-The table of all, with what caught each, is printed by `python -m tests.simulation.mutants`.
+The table of all, with what caught each, is in `docs/guarantees.md`; `python -m tests.simulation.mutants` prints it.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,16 @@ def test_tests_named_for_planted_bugs_pass_without_them() -> None:
     """Run as they are with a bug; the model's own, which take longer, are run by the suite."""
     named = {test for mutant in MUTANTS.values() for test in mutant.tests if "/model/" not in test}
     assert failing_without_a_bug(sorted(named)) == []
+
+
+def test_docs_have_the_table_of_all_planted_bugs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    told = {name: (what, caught_by) for name, what, caught_by in rows}
+    assert {name: told[name][0] for name in MUTANTS if name in told} == {
+        name: mutant.what for name, mutant in MUTANTS.items()
+    }
+    assert all(told[name][1] != "**nothing**" for name in MUTANTS)
 
 
 def test_planted_bugs_are_of_every_kind() -> None:

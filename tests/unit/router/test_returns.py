@@ -169,6 +169,17 @@ def test_open_lead_goes_on_by_its_plan_and_never_to_who_returned_it() -> None:
     assert story.all(LeadSold)[1].holders == ("a",)
 
 
+def test_return_frees_no_slot() -> None:
+    stages = (exclusive_stage(7_000, exclusive_for_ms=DAY_MS), shared_stage(4_500))
+    orders = (order("a", exclusive="list"), order("b", shared="list"), order("c", shared="list"))
+    story = Story(_market(RETURNS, *stages, orders=orders))
+    story.when(lead())
+    story.when(_return())
+    story.fire_next_window()
+    assert [sold.sale_number for sold in story.all(LeadSold)] == [1, 2]
+    assert story.lead.outcome is Outcome.SOLD_OUT
+
+
 # Refused by the rules
 
 
