@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.bus.ports import PassingFault
 from services.contract.codec import Codec
 from services.contract.identity import IdentityKeys
 from services.contract.market import Market
@@ -25,7 +26,7 @@ from services.intake.domain import (
     claims_of,
     decide,
 )
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
 from services.intake.qualification import Judge
 from services.intake.reading import Submitted
 from services.intake.submission import read_submission
@@ -60,14 +61,14 @@ class Admission:
         self._judge: Judge | None = None
 
     def admit(self, submitted: Sequence[Submitted]) -> Admitted:
-        """Decide and commit a batch; raise `TryAgain`, also if the market has changed since it was judged."""
+        """Decide and commit a batch; raise `PassingFault`, also if the market has changed since it was judged."""
         judge = self._judge_of(self.store.market())
         batch = [_assess(each, judge) for each in submitted]
         rows = [self._rows(assessed) for assessed in batch]
         claims = claims_of(batch)
         with self.store.open() as door:
             if door.market_version() != judge.market_version:
-                raise TryAgain("the market has changed")
+                raise PassingFault("the market has changed")
             known = door.known({each.identity.lead_id for each in submitted})
             decision = decide(batch, known, door.claim(claims))
             kept = _kept(rows, decision)
