@@ -310,3 +310,31 @@ def test_refused_delivery_is_not_forgotten_when_the_database_is_lost_while_it_is
 def _leads_of(partition: int, count: int) -> list[QualifiedLead]:
     found = (lead(f"judged-{n}") for n in range(1_000))
     return [one for one in found if partition_of(one.lead_id, PARTITIONS) == partition][:count]
+
+
+def test_topic_that_is_silent_is_not_sent_more_from_any_partition_until_it_answers() -> None:
+    """A slow broker acknowledges too late: what it has got all the same is repeated, so it should not be much."""
+    given, tries = world(BOTH), Counter[str]()
+
+    def too_late(message: Message) -> Unacknowledged | None:
+        if message.topic != DEAD:
+            return None
+        tries[(message.key or b"").decode()] += 1
+        given.kafka.append(message)
+        return Unacknowledged(0, None, "too late")
+
+    given.refuses = too_late
+    host = given.worker()
+    first, others = _leads_of(0, 1), [*_leads_of(1, 3), *_leads_of(0, 4)[1:]]
+    for one in (*first, *others):
+        given.send(one)
+        host.turn()
+        host.turn()
+    assert set(tries) == {one.lead_id for one in first}
+    given.refuses = lambda _: None
+    for _ in range(4):
+        given.clock.advance(MINUTE_MS)
+        host.drain()
+    delivered = Counter(record.key for record in given.kafka.topic(DEAD))
+    assert delivered.keys() == {one.lead_id.encode() for one in (*first, *others)}
+    assert all(delivered[one.lead_id.encode()] == 1 for one in others)
