@@ -100,7 +100,7 @@ class Steps:
         self._billing = Billing(self._ledger, codec())
         self._positions = dict(self._billing.positions(range(PARTITIONS)))
         self._resale_connection = connect(database, role="gavel_resale", application_name="bench")
-        self._windows = PostgresWindows(self._resale_connection)
+        self._windows = PostgresWindows(lambda: self._resale_connection)
         self._window_positions = dict(self._windows.positions(range(PARTITIONS)))
 
     def cpu_s(self) -> float:
@@ -108,8 +108,8 @@ class Steps:
         return sum(_cpu_s(connection.info.backend_pid) for connection in self._connections())
 
     def _connections(self) -> Sequence[psycopg.Connection]:
-        opened = (self._intake_store._connection, self._router_database._connection, self._ledger._connection)
-        return [connection for connection in (*opened, self._resale_connection) if connection is not None]
+        sessions = (self._intake_store._session, self._router_database._session, self._ledger._session)
+        return [*(session.opened() for session in sessions), self._resale_connection]
 
     def close(self) -> None:
         """Close all connections."""

@@ -162,7 +162,7 @@ def _firing(due: Due, sent: Sent) -> dict[str, float]:
 def _look_ms(site: Site) -> float:
     """Take the median time of a look at what is due in all partitions, when nothing is."""
     with connect(site.database, role="gavel_resale", application_name="bench") as connection:
-        windows = PostgresWindows(connection)
+        windows = PostgresWindows(lambda: connection)
         took_ms = []
         for _ in range(LOOKS):
             start_s = time.monotonic()

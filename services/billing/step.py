@@ -18,7 +18,7 @@ from services.contract.entries import Position
 
 
 class Ledger(Protocol):
-    """Where rows and positions are kept, together."""
+    """Where rows and positions are kept, together. Each call may raise `PassingFault`."""
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the stored positions; a partition never read has `Position()`."""

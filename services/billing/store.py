@@ -5,7 +5,6 @@ It must not decide what an entry means; `services.billing.domain` has said so al
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +26,7 @@ from services.billing.rows import (
     TotalKey,
     TransferRow,
 )
+from services.bus.database import Session
 from services.bus.log_reader import Move, Overtaken
 from services.bus.ports import Stopped
 from services.contract.entries import Position
@@ -36,87 +36,38 @@ Connection: TypeAlias = psycopg.Connection[Any]
 
 ROLE = "gavel_billing"
 SCHEMA = "billing"
-ATTEMPTS_MAX = 5
-"""How often a batch is tried that loses to a deadlock or a timeout."""
-
-CONNECTS_MAX = 60
-CONNECT_EACH_S = 0.5
-"""A database that restarts is waited for; one that stays away for half a minute ends the worker."""
-
 _NULL = r"\N"
-_PASSING = (
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.QueryCanceled,
-    psycopg.errors.SerializationFailure,
-)
 
 
 class PostgresLedger:
-    """Keeps the ledger in the tables of one schema; one connection, opened again when it is lost."""
+    """Keeps the ledger in the tables of one schema."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        *,
-        schema: str = SCHEMA,
-        wait_s: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Connect when first needed. The connection is autocommitting, or inside a transaction of the caller's."""
-        self._connect = connect
-        self._connection: Connection | None = None
-        self._wait_s = wait_s
+    def __init__(self, connect: Callable[[], Connection], *, schema: str = SCHEMA) -> None:
+        """Take how to connect. The connection is autocommitting, or inside a transaction of the caller's."""
+        self._session = Session(connect)
         self._sql = _Statements(schema)
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the stored positions, making that of a partition never read."""
-        connection = self._connected()
-        try:
+        with self._session.connection() as connection:
             return self._read_positions(connection, sorted(partitions))
-        except psycopg.OperationalError:
-            if not connection.closed:
-                raise
-            # It was lost while it lay idle, which nobody notices before the next statement.
-            return self._read_positions(self._connected(), sorted(partitions))
 
     def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
         """Store the rows and move the positions by compare-and-set, in one transaction.
 
-        Raise `Overtaken` with nothing stored where another owner has moved on, and also where the connection was
-        lost, as nobody can say then whether the commit arrived. Raise `Stopped` where a constraint is violated.
+        Raise `Overtaken` with nothing stored where another owner has moved on, `PassingFault` where nobody can say
+        whether the commit arrived, and `Stopped` where a constraint is violated.
         """
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            connection = self._connected()
+        with self._session.connection() as connection:
             try:
                 with connection.transaction():
                     self._write(connection, rows, moves)
-                return
             except psycopg.IntegrityError as error:
                 raise _stopped(error) from error
-            except psycopg.Error as error:
-                if connection.closed:
-                    raise Overtaken(moves) from error
-                if attempt == ATTEMPTS_MAX or not isinstance(error, _PASSING):
-                    raise
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def _connected(self) -> Connection:
-        """Give the connection, waiting out a restart of the database."""
-        for attempt in range(1, CONNECTS_MAX + 1):
-            if self._connection is not None and not self._connection.closed:
-                return self._connection
-            try:
-                self._connection = self._connect()
-            except psycopg.OperationalError:
-                if attempt == CONNECTS_MAX:
-                    raise
-                self._wait_s(CONNECT_EACH_S)
-        assert self._connection is not None
-        return self._connection
+        self._session.close()
 
     def _read_positions(self, connection: Connection, partitions: list[int]) -> Mapping[int, Position]:
         connection.execute(self._sql.begin_positions, (partitions,))

@@ -1,4 +1,4 @@
-"""Opens connections to PostgreSQL as a step: with the step's role, and with limits on everything that can wait.
+"""Connections to PostgreSQL as a step: with its role, with limits on everything that can wait, opened again when lost.
 
 It holds no statement of any step. The limits are rule 7 of the protocol: a worker that is paused inside a transaction
 (SIGSTOP, a debugger, a machine asleep) would otherwise hold hot rows for ever, and a connection whose other end is
@@ -8,9 +8,15 @@ gone would be noticed after hours.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from services.bus.ports import PassingFault
 
 TRANSACTION_MS = 3_000
 IDLE_IN_TRANSACTION_MS = 1_000
@@ -71,3 +77,62 @@ def connect(
         **_KEEPALIVES,
     )
     return psycopg.connect(conninfo, autocommit=autocommit)
+
+
+_PASSING = (errors.OperationalError, errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
+
+
+class Session:
+    """One session, opened when there is work and again after it was lost; for one thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[Any]],
+        *,
+        on_opened: Callable[[psycopg.Connection[Any]], object] = lambda _: None,
+    ) -> None:
+        """Take how to connect, autocommit on, and what to do first on each connection."""
+        self._connect = connect
+        self._on_opened = on_opened
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give the connection for some work.
+
+        Raise `PassingFault` where it was lost (also in COMMIT: only the database knows what was done), where there is
+        none at present, or where a deadlock or a limit on waiting has ended the work.
+        """
+        try:
+            yield self.opened()
+        except psycopg.Error as error:
+            if not isinstance(error, _PASSING) and not self.is_lost():
+                raise
+            raise PassingFault(said(error)) from error
+
+    def opened(self) -> psycopg.Connection[Any]:
+        """Give the connection; raise psycopg.OperationalError where there is none at present."""
+        if self._connection is None or self._connection.closed:
+            self.close()
+            connection = self._connect()
+            self._on_opened(connection)
+            self._connection = connection
+        return self._connection
+
+    def is_lost(self) -> bool:
+        """Tell whether there is no session any more: a timeout of rule 7 ends it, whatever class its error has."""
+        return self._connection is None or self._connection.closed
+
+    def close(self) -> None:
+        """Close the connection; another is opened when there is work again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+
+def said(error: psycopg.Error) -> str:
+    """Put a fault into words that quote the client's library alone: what the server says may quote a row."""
+    if error.sqlstate is not None:
+        return f"the database has ended the work: {type(error).__name__}"
+    return f"the database does not answer: {(str(error).splitlines() or [type(error).__name__])[0]}"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 
-from services.bus.ports import BusFailed
+from services.bus.ports import BusFailed, PassingFault
 
 WARN_EVERY_S = 60.0
 
@@ -37,6 +37,21 @@ _PASSING = FENCED | {
     KafkaError.NOT_LEADER_FOR_PARTITION,
 }
 
+_NOT_KNOWN_YET = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._WAIT_COORD,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
+
 
 class Warnings:
     """Says what passes, and the same not again for a minute."""
@@ -55,6 +70,14 @@ class Warnings:
             self._said_at_s[kind] = now_s
             self._log.warning(text, **more)
         return is_new
+
+
+def answer_to(asked: str, error: KafkaException | KafkaError) -> PassingFault | BusFailed:
+    """Put an error that answers a question into words: a broker just started may not know yet what it has."""
+    found = error.args[0] if isinstance(error, KafkaException) else error
+    words = f"{asked}: {found.name()}: {found.str()}"
+    passes = found.code() in _PASSING | _NOT_KNOWN_YET and not found.fatal()
+    return PassingFault(words) if passes else BusFailed(words)
 
 
 def judge(message: KafkaMessage, warnings: Warnings) -> bool:

@@ -31,6 +31,7 @@ from services.bus.kafka import Connection
 from services.bus.liveness import Liveness, monotonic_s
 from services.bus.logging import start_logging, told
 from services.bus.metrics import HostMetrics
+from services.bus.patience import PatientStep
 from services.bus.place import Subscription
 from services.bus.ports import BusFailed, Step, TopicPartition
 from services.bus.pump import Progress, Pump, PumpSettings
@@ -157,6 +158,7 @@ class Host:
         self.metrics = HostMetrics(step)
         self.liveness = Liveness(settings.session_timeout_ms)
         self.leaving = False
+        self.step: PatientStep | None = None
         self.log = structlog.get_logger(__name__)
         self._factory = factory
         self._announced = announced
@@ -242,14 +244,20 @@ class Host:
             self.fail(error)
 
     def _make_step(self) -> Step:
-        return self._factory(
-            Membership(
-                liveness=self.liveness,
-                commit=self.pump.commit,
-                committed=self.pump.committed,
-                registry=self.metrics.registry,
-            )
+        membership = Membership(
+            liveness=self.liveness,
+            commit=self.pump.commit,
+            committed=self.pump.committed,
+            registry=self.metrics.registry,
         )
+        self.step = PatientStep(
+            self._factory(membership), monotonic_s=monotonic_s, on_fault=self.metrics.tried_again.inc
+        )
+        return self.step
+
+    def waits_for(self) -> str | None:
+        """Say which fault the worker waits out."""
+        return None if self.step is None else self.step.waits_for
 
     def _hand_over(self, batch: Batch) -> None:
         assert self._loop is not None
@@ -410,7 +418,7 @@ def _subscribers(channel: Any) -> int:
 
 
 def _serve(app: GavelApp, host: Host) -> None:
-    """Serve `/metrics` and `/healthz`, on 127.0.0.1 only."""
+    """Serve `/metrics`, `/healthz` and `/readyz`, on 127.0.0.1 only."""
 
     @app.page("/metrics")
     async def metrics(web: Any, _request: Any) -> Any:
@@ -421,11 +429,22 @@ def _serve(app: GavelApp, host: Host) -> None:
         progress = host.pump.progress()
         return web.json(_health(progress), status=200 if healthy(progress) else 503)
 
+    @app.page("/readyz")
+    async def readyz(web: Any, _request: Any) -> Any:
+        waits_for, is_known = host.waits_for(), _is_known(host.pump.progress())
+        told_of = {"waits_for": waits_for, "known_to_its_group": is_known}
+        return web.json(told_of, status=200 if waits_for is None and is_known else 503)
+
 
 def healthy(progress: Progress) -> bool:
     """Liveness is progress: polled lately, and no batch under way for long."""
     stuck = progress.batches_under_way > 0 and progress.finished_s_ago > _UNHEALTHY_AFTER_S
     return progress.polled_s_ago < _UNHEALTHY_AFTER_S and not stuck
+
+
+def _is_known(progress: Progress) -> bool:
+    """Tell whether the brokers have lately answered for what is read; a worker that reads nothing asks for nothing."""
+    return progress.alive or not progress.positions
 
 
 def _health(progress: Progress) -> dict[str, Any]:

@@ -24,7 +24,16 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
-from services.bus.ports import BusFailed, Message, Record, Sending, TopicPartition, Unacknowledged
+from services.bus.faults import answer_to
+from services.bus.ports import (
+    BusFailed,
+    Message,
+    PassingFault,
+    Record,
+    Sending,
+    TopicPartition,
+    Unacknowledged,
+)
 from services.contract.events import FailureReason
 
 OUTSIDERS_TIMEOUT_S = 1.0
@@ -392,7 +401,8 @@ def start_of(where: TopicPartition, offset: int | None) -> KafkaTopicPartition:
 
 
 def last_record(connection: Connection, where: TopicPartition, *, timeout_s: float = 10.0) -> Record | None:
-    """Read the last record of a partition (None: it has none); raise `BusFailed` if Kafka doesn't answer in time."""
+    """Read the last record of a partition (None: it has none); raise `PassingFault` or `BusFailed`."""
+    asked = f"the end of {where.topic} partition {where.partition}"
     consumer = Consumer(connection.librdkafka(group_id="none", enable_auto_commit=False, fetch_wait_max_ms=5))
     try:
         low, high = consumer.get_watermark_offsets(KafkaTopicPartition(*where), timeout=timeout_s)
@@ -400,22 +410,26 @@ def last_record(connection: Connection, where: TopicPartition, *, timeout_s: flo
             return None
         consumer.assign([KafkaTopicPartition(where.topic, where.partition, high - 1)])
         message = consumer.poll(timeout_s)
-        if message is None or message.error() is not None:
-            raise BusFailed(
-                f"{where.topic} partition {where.partition}: its last record, {high - 1}, can't be read"
-            )
+        if message is None:
+            raise PassingFault(f"{asked}: record {high - 1} was not sent within {timeout_s:.0f} s")
+        error = message.error()
+        if error is not None:
+            raise answer_to(asked, error)
         return record_of(message)
     except KafkaException as error:
-        raise BusFailed(f"{where.topic} partition {where.partition}: {error}") from error
+        raise answer_to(asked, error) from error
     finally:
         consumer.close()
 
 
 def topic_id(connection: Connection, topic: str, *, timeout_s: float = 10.0) -> str:
-    """Read the id that a topic was given when it was created: a topic made again has another one."""
+    """Read the id that a topic was given when it was created: a topic made again has another one.
+
+    Raise `PassingFault` or `BusFailed`.
+    """
     admin = AdminClient(connection.librdkafka())
     found = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
     try:
         return str(found[topic].result().topic_id)
     except KafkaException as error:
-        raise BusFailed(f"{topic}: {error}") from error
+        raise answer_to(f"the id of {topic}", error) from error

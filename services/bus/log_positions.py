@@ -29,34 +29,33 @@ where stored.partition = moved.partition
 
 
 class LogPositions:
-    """The positions in one schema, on one connection."""
+    """The positions in one schema, by whatever connection is given."""
 
-    def __init__(self, connection: Connection[Any], schema: str) -> None:
-        """Use `<schema>.positions` by this connection."""
+    def __init__(self, schema: str) -> None:
+        """Use `<schema>.positions`."""
         table = sql.Identifier(schema, "positions")
-        self._connection = connection
         self._begin, self._read, self._lock, self._move = (
             sql.SQL(text).format(table=table) for text in (_BEGIN, _READ, _LOCK, _MOVE)
         )
 
-    def read(self, partitions: Collection[int]) -> Mapping[int, Position]:
+    def read(self, connection: Connection[Any], partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the positions, and make the rows that compare-and-set needs."""
         wanted = sorted(partitions)
-        self._connection.execute(self._begin, [Position().hash, wanted])
-        rows = self._connection.execute(self._read, [wanted])
+        connection.execute(self._begin, [Position().hash, wanted])
+        rows = connection.execute(self._read, [wanted])
         return {row[0]: Position(offset=row[1], seq=row[2], hash=row[3]) for row in rows}
 
-    def lock(self, partitions: Collection[int]) -> Mapping[int, Position]:
+    def lock(self, connection: Connection[Any], partitions: Collection[int]) -> Mapping[int, Position]:
         """Lock the rows, in the order of partitions, until the caller's transaction ends."""
-        rows = self._connection.execute(self._lock, [sorted(partitions)])
+        rows = connection.execute(self._lock, [sorted(partitions)])
         return {row[0]: Position(offset=row[1], seq=row[2], hash=row[3]) for row in rows}
 
-    def move(self, moves: Mapping[int, Move]) -> None:
+    def move(self, connection: Connection[Any], moves: Mapping[int, Move]) -> None:
         """Compare under lock, then move, in the caller's transaction; raise `Overtaken` with nothing moved."""
-        found = self.lock(moves)
+        found = self.lock(connection, moves)
         partitions = sorted(moves)
         if overtaken := [at for at in partitions if found.get(at) != moves[at].before]:
             raise Overtaken(overtaken)
         after = [moves[at].after for at in partitions]
         columns = [[to.offset for to in after], [to.seq for to in after], [to.hash for to in after]]
-        self._connection.execute(self._move, [partitions, *columns])
+        connection.execute(self._move, [partitions, *columns])

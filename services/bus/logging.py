@@ -16,9 +16,9 @@ import psycopg
 import structlog
 from confluent_kafka import KafkaException
 
-from services.bus.ports import BusFailed, Stopped
+from services.bus.ports import BusFailed, PassingFault, Stopped
 
-_TOLD_IN_WORDS: tuple[type[BaseException], ...] = (BusFailed, Stopped, KafkaException, OSError)
+_TOLD_IN_WORDS: tuple[type[BaseException], ...] = (BusFailed, PassingFault, Stopped, KafkaException, OSError)
 _FRAMES_MAX = 12
 _CAUSES_MAX = 5
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
+from services.bus.patience import PatientStep
 from services.bus.ports import Message, Record, Step, TopicPartition, Unacknowledged
 
 
@@ -132,40 +134,50 @@ class MemorySending:
 
 @dataclass(slots=True)
 class MemoryHost:
-    """Hosts one step, as `services.bus.hosting` does on real Kafka: positions from the step, batches to it."""
+    """Hosts one step, as `services.bus.hosting` does on real Kafka: positions from the step, batches to it.
+
+    When the step has to wait for what passes, the time of the bus passes.
+    """
 
     kafka: MemoryKafka
     step: Step
     batch_max: int = 500
     positions: dict[TopicPartition, int] = field(default_factory=dict)
+    patient: PatientStep = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wait out the step's passing faults as the real host does."""
+        self.patient = PatientStep(self.step, monotonic_s=self.kafka.clock.monotonic_s)
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         """Give the step these partitions of its subscribed topics."""
-        self._start(self.step.take_over(partitions))
+        self._start(self.patient.take_over(partitions))
 
     def revoke(self, partitions: Collection[TopicPartition], partners: Collection[str] = ()) -> None:
         """Take them away, with the same partitions of the partner topics."""
-        self.step.release(partitions)
+        self.patient.release(partitions)
         for where in partitions:
             for topic in (where.topic, *partners):
                 self.positions.pop(TopicPartition(topic, where.partition), None)
 
     def turn(self) -> int:
         """Poll once and let the step handle it; return how many records there were."""
+        self.kafka.clock.advance(ceil(1_000 * self.patient.pause_s()))
         polled: list[Record] = []
         for where, offset in self.positions.items():
             found = self.kafka.records[where][offset : offset + self.batch_max - len(polled)]
             polled += found
             self.positions[where] = offset + len(found)
-        again = self.step.handle(polled) if polled else self.step.idle()
+        again = self.patient.handle(polled) if polled else self.patient.idle()
         if again:
-            self._start(self.step.take_over(again))
+            self._start(self.patient.take_over(again))
         return len(polled)
 
     def drain(self, limit: int = 1_000) -> None:
         """Turn until nothing comes in any more, and once idle."""
         for _ in range(limit):
-            if self.turn() == 0:
+            has_waited = self.patient.waits()
+            if self.turn() == 0 and not has_waited:
                 self.turn()
                 return
         raise AssertionError(f"the step was not done after {limit} turns")

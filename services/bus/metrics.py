@@ -59,6 +59,12 @@ class HostMetrics:
             ["step"],
             registry=self.registry,
         ).labels(step)
+        self.tried_again = Counter(
+            "gavel_bus_tried_again_total",
+            "Passing faults, after each of which all partitions were begun again.",
+            ["step"],
+            registry=self.registry,
+        ).labels(step)
         self.pauses = Counter(
             "gavel_bus_pauses_total",
             "Times that reading was paused for back-pressure.",

@@ -121,6 +121,13 @@ class Timed(Protocol):
         ...
 
 
+class PassingFault(Exception):
+    """A server did not answer, or not in time: what was asked was not done, or nobody knows whether it was.
+
+    To begin all partitions again, at the stored positions, is safe and may succeed: `services.bus.patience` does that.
+    """
+
+
 class BusFailed(Exception):
     """Kafka refused for good, or answered what cannot be: the worker stops, nothing acknowledged."""
 

@@ -16,7 +16,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from services.bus.backlog import UNDER_WAY_AT_MOST, Backlog, Batch
 from services.bus.commits import Commits
-from services.bus.faults import Warnings, judge
+from services.bus.faults import Warnings, answer_to, judge
 from services.bus.generations import Generations
 from services.bus.kafka import Connection, open_consumer, record_of
 from services.bus.liveness import Liveness, monotonic_s
@@ -29,7 +29,7 @@ IDLE_EVERY_S = 0.05
 TAKEN_WITHIN_S = 10.0
 """A batch that an idle step has not got by then was swallowed on the way to it."""
 
-MAX_POLL_INTERVAL_MS = 60_000
+MAX_POLL_INTERVAL_MS = 90_000
 _POLL_S = 0.02
 _POLL_AT_LEAST_S = 0.001
 _HOLD_AT_MOST_S = 0.25
@@ -141,7 +141,7 @@ class Pump:
         self._commit_asked |= {at: next for at, next in positions.items() if ours(at, self._epoch_at_work)}
 
     def committed(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Read the group's committed positions; None where there is none. Raise `BusFailed` without an answer."""
+        """Read the group's committed positions; None where there is none. Raise `PassingFault` or `BusFailed`."""
         consumer = self._consumer
         assert consumer is not None
         return self._step_thread.ask(
@@ -355,8 +355,10 @@ def _committed(
     try:
         found = consumer.committed(asked, timeout=_COMMITTED_WITHIN_S) if asked else []
     except KafkaException as error:
-        raise BusFailed(f"the group's positions can't be read: {error}") from error
+        raise answer_to("the group's positions", error) from error
     for position in found:
         if position.error is not None:
-            raise BusFailed(f"{position.topic} partition {position.partition}: {position.error}")
+            raise answer_to(
+                f"the group's position in {position.topic} partition {position.partition}", position.error
+            )
     return {TopicPartition(at.topic, at.partition): at.offset if at.offset >= 0 else None for at in found}

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from services.bus.ports import BusFailed
 
-STEP_ANSWERS_WITHIN_S = 50.0
-"""How long a rebalance waits for the step; less than the poll interval after which the group gives up on us."""
+STEP_ANSWERS_WITHIN_S = 80.0
+"""How long a rebalance waits for the step, which may be waiting for a broker that restarts to take what must not be
+lost; less than the poll interval after which the group gives up on us."""
 
 _LOOK_UP_EVERY_S = 0.1
 

@@ -32,7 +32,7 @@ from services.billing.kafka_log import KafkaLog
 from services.billing.rebuild import REBUILT, Rebuild, RebuildRunning, Verdict, drop_tables, only_one
 from services.billing.store import ROLE as BILLING
 from services.bus.database import connect
-from services.bus.ports import BusFailed, Stopped
+from services.bus.ports import BusFailed, PassingFault, Stopped
 from services.bus.settings import SettingsError, read_settings
 from services.cli.audit_telling import Told, line_of, remarks_of, say_told, told_json
 from services.cli.complaints import MISUSED, WENT_WRONG, Complaint, complaint_about
@@ -46,6 +46,7 @@ LEDGER_RULE = "ledger_rebuilt_identical"
 _REBUILD_TRANSACTION_MS = 3_600_000
 _CAN_T_READ = (
     BusFailed,
+    PassingFault,
     Stopped,
     SettingsError,
     KafkaException,

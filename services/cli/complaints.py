@@ -33,7 +33,7 @@ def complaint_about(error: Exception) -> Complaint | None:
 
     from deploy.local.folder import StackError
     from services.bus.migrations import MigrationError
-    from services.bus.ports import BusFailed, Stopped
+    from services.bus.ports import BusFailed, PassingFault, Stopped
     from services.bus.settings import SettingsError
 
     match error:
@@ -51,6 +51,8 @@ def complaint_about(error: Exception) -> Complaint | None:
             return Complaint("The database is not set up: its roles are missing.", "Run `gavel setup`.")
         case psycopg.OperationalError():
             return Complaint(f"The database does not answer: {error}", _SERVERS)
+        case PassingFault():
+            return Complaint(f"A server does not answer: {error}", _SERVERS)
         case BusFailed() | KafkaException() | KafkaError():
             return Complaint(f"Kafka does not do what was asked: {error}", _SERVERS)
         case _:

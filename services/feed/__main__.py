@@ -21,7 +21,9 @@ def main() -> None:
 
     def open_positions() -> PostgresPositions:
         return PostgresPositions(
-            connect(settings.database, role="gavel_feed", application_name=f"gavel {STEP} {settings.worker}")
+            lambda: connect(
+                settings.database, role="gavel_feed", application_name=f"gavel {STEP} {settings.worker}"
+            )
         )
 
     def open_producer() -> LogProducer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from psycopg import Connection
 
+from services.bus.database import Session
 from services.bus.log_positions import LogPositions
 from services.bus.log_reader import Move, Overtaken
 from services.bus.memory import Faults
@@ -15,7 +16,7 @@ from services.contract.entries import Position
 
 
 class FeedPositions(Protocol):
-    """Where the positions are held."""
+    """Where the positions are held. Each call may raise `PassingFault`."""
 
     def read(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read how far each partition has been published; `Position()` where it never was."""
@@ -27,23 +28,25 @@ class FeedPositions(Protocol):
 
 
 class PostgresPositions:
-    """The positions in schema `feed`. The connection is autocommitting and this object's alone."""
+    """The positions in schema `feed`."""
 
-    def __init__(self, connection: Connection[Any]) -> None:
-        """Use the connection."""
-        self._connection = connection
-        self._positions = LogPositions(connection, "feed")
+    def __init__(self, connect: Callable[[], Connection[Any]]) -> None:
+        """Take how to connect as `gavel_feed`, with autocommit."""
         # What a crash of the server takes back is published again, so this reader need not wait for the disk.
-        connection.execute("set synchronous_commit = off")
+        self._session = Session(
+            connect, on_opened=lambda connection: connection.execute("set synchronous_commit = off")
+        )
+        self._positions = LogPositions("feed")
 
     def read(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the positions, and make the rows that compare-and-set needs."""
-        return self._positions.read(partitions)
+        with self._session.connection() as connection:
+            return self._positions.read(connection, partitions)
 
     def move(self, moves: Mapping[int, Move]) -> None:
         """Compare under lock, then move."""
-        with self._connection.transaction():
-            self._positions.move(moves)
+        with self._session.connection() as connection, connection.transaction():
+            self._positions.move(connection, moves)
 
 
 @dataclass(slots=True)

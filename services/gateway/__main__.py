@@ -58,7 +58,6 @@ def _opened(settings: GatewaySettings) -> Opened:
         secrets=WebhookSecrets(key),
         listening=Listening(listener=_listener(settings), requests_max=settings.http_requests_max),
         now_ms=lambda: time.time_ns() // 1_000_000,
-        wait_s=time.sleep,
     )
 
 

@@ -16,13 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.bus.logging import told
-from services.bus.ports import BusFailed
+from services.bus.ports import BusFailed, PassingFault
 from services.gateway import describing, registry
 from services.gateway.answers import AnswerRoutes
 from services.gateway.desk import Desk
 from services.gateway.leads import LeadRoutes
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.ports import TryAgain
 from services.gateway.problems import MEDIA_TYPE, Problem, unavailable
 from services.gateway.registry import NotThere, SchemaRegistry
 
@@ -152,7 +151,7 @@ def _add_probes(api: FastAPI, desk: Desk, around: Surroundings) -> None:
 async def _database_answers(desk: Desk) -> bool:
     try:
         return await desk.ask(lambda store: store.answers())
-    except (Problem, TryAgain):
+    except (Problem, PassingFault):
         return False
 
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from services.bus.hosting import GavelApp, Membership, Subscription, build_app, healthy
 from services.bus.liveness import monotonic_s
+from services.bus.ports import PassingFault
 from services.contract.identity import IdentityKeys
 from services.contract.topics import Topics, declarations
 from services.gateway.api import Surroundings, build_api
@@ -20,12 +21,12 @@ from services.gateway.desk import Desk, Limits
 from services.gateway.desk_store import DeskStore
 from services.gateway.fetching import KafkaFetcher
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.ports import GatewayStore, TryAgain
+from services.gateway.ports import GatewayStore
 from services.gateway.postman import HttpPostman
 from services.gateway.registry import open_registry
 from services.gateway.settings import GatewaySettings
 from services.gateway.signing import WebhookSecrets
-from services.gateway.step import Clocks, Gateway, subscribed
+from services.gateway.step import Gateway, subscribed
 from services.gateway.web import Listening, Web
 
 STEP = "gateway"
@@ -45,7 +46,6 @@ class Opened:
     secrets: WebhookSecrets
     listening: Listening
     now_ms: Callable[[], int]
-    wait_s: Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,7 @@ def build(settings: GatewaySettings, opened: Opened) -> Worker:
     topics, store = settings.topics, cache(opened.store)
 
     def make_step(_: Membership) -> Gateway:
-        clocks = Clocks(now_ms=opened.now_ms, wait_s=opened.wait_s)
-        return Gateway(store(), postman, topics, clocks, metrics)
+        return Gateway(store(), postman, topics, metrics, opened.now_ms)
 
     asked = _HttpUsers(lambda: subscribed(store().directory(opened.now_ms()), topics))
     subscription = Subscription(group=topics.group(STEP), topics=asked)
@@ -116,7 +115,7 @@ class _HttpUsers:
     def __call__(self) -> list[str]:
         try:
             self._known = self._topics()
-        except TryAgain as fault:
+        except PassingFault as fault:
             _log.warning("can't ask who uses HTTP", fault=str(fault))
         return self._known
 

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from services.bus.ports import PassingFault
 from services.contract.identity import IdentityKeys
 from services.contract.topics import Topics
 from services.gateway.allowance import Bucket
 from services.gateway.appending import Appender
 from services.gateway.desk_store import DeskStore
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.ports import TryAgain
 from services.gateway.problems import not_yours, too_many, unauthorized, unavailable
 from services.gateway.tokens import Caller, Kind, StoredKey, caller_of, read_bearer
 
@@ -91,7 +91,7 @@ class Desk:
         """Ask the database, in a thread; raise `Problem` 503 where it does not answer."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self.threads, call, self.store)
-        except TryAgain:
+        except PassingFault:
             raise unavailable("The database") from None
 
     async def _caller(self, request: Request) -> Caller:

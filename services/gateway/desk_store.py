@@ -1,20 +1,20 @@
 """The gateway's tables as requests need them: keys, stored replies, statuses. Each call is one statement.
 
-Calls come from several threads, each with a connection of its own. Every passing fault leaves as `TryAgain`.
+Calls come from several threads, each with a connection of its own. Every passing fault leaves as `PassingFault`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from psycopg import Connection
 
-from services.gateway.ports import TryAgain
+from services.bus.database import Session
 from services.gateway.statuses import LeadStatus
-from services.gateway.store import PASSING, status_of
+from services.gateway.store import status_of
 from services.gateway.tokens import Kind, StoredKey
 
 _KEY = """
@@ -106,14 +106,8 @@ class DeskStore:
         with self._connected() as connection:
             return connection.execute("select true").fetchone() is not None
 
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        connection: Connection | None = getattr(self._own, "connection", None)
-        try:
-            if connection is None or connection.closed:
-                connection = self._own.connection = self._connect()
-            yield connection
-        except PASSING as error:
-            if connection is not None and connection.closed:
-                self._own.connection = None
-            raise TryAgain(f"the database does not answer: {type(error).__name__}") from error
+    def _connected(self) -> AbstractContextManager[Connection]:
+        session: Session | None = getattr(self._own, "session", None)
+        if session is None:
+            session = self._own.session = Session(self._connect)
+        return session.connection()

@@ -59,6 +59,3 @@ class GatewayMetrics:
         self.in_flight = Gauge(
             "gavel_gateway_webhooks_in_flight", "Webhooks being posted.", registry=registry
         )
-        self.tried_again = Counter(
-            "gavel_gateway_tried_again_total", "Batches begun again after a passing fault.", registry=registry
-        )

@@ -11,10 +11,6 @@ from services.gateway.domain import Outcome, Pointer, Waiting
 from services.gateway.statuses import LeadStatus
 
 
-class TryAgain(Exception):
-    """Nothing was committed, or nobody knows whether it was: to do it again is safe and may succeed."""
-
-
 class Overtaken(Exception):
     """Another worker has moved these positions; nothing was committed."""
 
@@ -65,7 +61,7 @@ class Settled:
 
 
 class GatewayStore(Protocol):
-    """The tables that the step writes. Each call may raise `TryAgain`."""
+    """The tables that the step writes. Each call may raise `PassingFault`."""
 
     def directory(self, now_ms: int) -> Directory:
         """Read who uses HTTP, of the market in force; nobody before the first."""

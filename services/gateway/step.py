@@ -16,7 +16,7 @@ from typing import assert_never
 import orjson
 import structlog
 
-from services.bus.ports import Record, Stopped, TopicPartition
+from services.bus.ports import Record, TopicPartition
 from services.contract.topics import Topics
 from services.gateway.domain import (
     Disabled,
@@ -38,13 +38,9 @@ from services.gateway.ports import (
     Post,
     Postman,
     Settled,
-    TryAgain,
 )
 from services.gateway.statuses import LeadStatus, NoReceipt, fold, read_receipt
 
-TRIES_MAX = 10
-FIRST_WAIT_S = 0.05
-LONGEST_WAIT_S = 1.0
 LOOKS_EACH_MS = 1_000
 """So often it looks who uses HTTP."""
 
@@ -57,14 +53,6 @@ AT_HAND_MAX = 5_000
 """So many records are kept in memory for their first post; others are read from Kafka again."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clocks:
-    """What tells the time, and waits."""
-
-    now_ms: Callable[[], int]
-    wait_s: Callable[[float], None]
 
 
 @dataclass(slots=True)
@@ -88,14 +76,14 @@ class Gateway:
         store: GatewayStore,
         postman: Postman,
         topics: Topics,
-        clocks: Clocks,
         metrics: GatewayMetrics,
+        now_ms: Callable[[], int],
     ) -> None:
         """Begin with nothing assigned."""
         self._store = store
         self._postman = postman
         self._topics = topics
-        self._clocks = clocks
+        self._now_ms = now_ms
         self._metrics = metrics
         self._directory = Directory()
         self._look_at_ms = 0
@@ -104,7 +92,6 @@ class Gateway:
         self._lanes: dict[str, _Lane] = {}
         self._at_hand: OrderedDict[Pointer, Record] = OrderedDict()
         self._unsettled: list[Outcome] = []
-        self._tries = 0
 
     def take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Begin at the stored positions; what waits to be posted is this worker's from now on."""
@@ -126,25 +113,17 @@ class Gateway:
     def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
         """Keep a batch, then post what is due."""
         batch = [record for record in records if self._is_next(record)]
-        now_ms = self._clocks.now_ms()
+        now_ms = self._now_ms()
         try:
             self._keep(batch, now_ms)
-            self._tries = 0
-            self._turn(now_ms)
         except Overtaken as overtaken:
             return overtaken.partitions
-        except TryAgain as fault:
-            self._after(fault)
-            return {TopicPartition(record.topic, record.partition) for record in batch}
+        self._turn(now_ms)
         return ()
 
     def idle(self) -> Collection[TopicPartition]:
         """Post what is due."""
-        try:
-            self._turn(self._clocks.now_ms())
-            self._tries = 0
-        except TryAgain as fault:
-            self._after(fault)
+        self._turn(self._now_ms())
         return ()
 
     def _is_next(self, record: Record) -> bool:
@@ -274,15 +253,6 @@ class Gateway:
                     _log.error("webhook given up", buyer=outcome.waiting.buyer_id, error=outcome.error)
                 case _:
                     pass
-
-    def _after(self, fault: TryAgain) -> None:
-        """Wait, a bounded number of times in a row (rule 4)."""
-        self._tries += 1
-        self._metrics.tried_again.inc()
-        if self._tries >= TRIES_MAX:
-            raise Stopped(f"{self._tries} batches in a row were not committed: {fault}") from fault
-        _log.warning("batch not committed", fault=str(fault), tries=self._tries)
-        self._clocks.wait_s(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._tries))
 
 
 def _settled(outcomes: Sequence[Outcome], now_ms: int) -> Settled:

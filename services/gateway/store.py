@@ -1,22 +1,22 @@
 """The gateway's tables in PostgreSQL, as its step writes them: a batch a statement.
 
-No rule is here. Every exception that leaves is `TryAgain` or `Overtaken`, or means that the worker must stop.
+No rule is here. Every exception that leaves is `PassingFault` or `Overtaken`, or means that the worker must stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
-from psycopg import Connection, errors
+from psycopg import Connection
 
+from services.bus.database import Session
 from services.bus.ports import TopicPartition
 from services.contract.market import Market
 from services.contract.times import DAY_MS
 from services.gateway.domain import Pointer, Waiting
-from services.gateway.ports import Directory, Endpoint, Move, Overtaken, Settled, TryAgain
+from services.gateway.ports import Directory, Endpoint, Move, Overtaken, Settled
 from services.gateway.statuses import LeadStatus
 from services.market.store import Markets, current_version, load
 
@@ -24,8 +24,6 @@ LEADS_KEPT_MS = 90 * DAY_MS
 REPLIES_KEPT_MS = DAY_MS
 GIVEN_UP_KEPT_MS = 30 * DAY_MS
 SECRETS_OVERLAP_MS = DAY_MS
-
-PASSING = (errors.OperationalError, errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
 
 _SOURCES = (
     "select distinct owner_id from gateway.keys where kind = 'source' and revoked_at_ms is null order by 1"
@@ -113,17 +111,16 @@ delete from gateway.webhooks where (topic, partition, position) in (
 
 
 class PostgresGatewayStore:
-    """A `GatewayStore` on one connection, opened when needed and again after it was lost."""
+    """A `GatewayStore`."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """Take how to connect as `gavel_gateway`, with autocommit."""
-        self._connect = connect
-        self._connection: Connection | None = None
+        self._session = Session(connect)
         self._markets = Markets(self._load_market)
 
     def directory(self, now_ms: int) -> Directory:
         """Read who uses HTTP, of the market in force; nobody before the first."""
-        with self._passing_faults() as connection:
+        with self._session.connection() as connection:
             version = current_version(connection)
             if not version:
                 return Directory()
@@ -139,14 +136,14 @@ class PostgresGatewayStore:
         """Read how far partitions were handled, and make the rows that compare-and-set needs."""
         asked = sorted(partitions)
         columns = ([where.topic for where in asked], [where.partition for where in asked])
-        with self._passing_faults() as connection:
+        with self._session.connection() as connection:
             connection.execute(_BEGIN, columns)
             rows = connection.execute(_POSITIONS, columns).fetchall()
         return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
     def statuses(self, lead_ids: Collection[str]) -> Mapping[str, LeadStatus]:
         """Read what is known of these leads."""
-        with self._passing_faults() as connection:
+        with self._session.connection() as connection:
             rows = connection.execute(_STATUSES, (list(lead_ids),)).fetchall()
         return {row[0]: status_of(row) for row in rows}
 
@@ -158,7 +155,7 @@ class PostgresGatewayStore:
         now_ms: int,
     ) -> None:
         """In one transaction, move the positions and write what follows; raise `Overtaken` with nothing written."""
-        with self._passing_faults() as connection, connection.transaction():
+        with self._session.connection() as connection, connection.transaction():
             self._move(connection, moves)
             if statuses:
                 connection.execute(_KEEP_STATUSES, (now_ms, *_status_columns(statuses)))
@@ -168,7 +165,7 @@ class PostgresGatewayStore:
     def next_in(self, topics: Mapping[str, int]) -> Mapping[str, Sequence[Waiting]]:
         """Of each topic give the rows whose turn is next, soonest first, so many at most."""
         found: dict[str, list[Waiting]] = {topic: [] for topic in topics}
-        with self._passing_faults() as connection:
+        with self._session.connection() as connection:
             rows = connection.execute(_NEXT, (list(topics), list(topics.values()))).fetchall()
         for topic, partition, position, buyer_id, attempts, next_try_at_ms, answer_by_ms in rows:
             found[topic].append(
@@ -184,7 +181,7 @@ class PostgresGatewayStore:
 
     def settle(self, settled: Settled, now_ms: int) -> None:
         """Write what became of webhooks."""
-        with self._passing_faults() as connection, connection.transaction():
+        with self._session.connection() as connection, connection.transaction():
             if settled.done:
                 connection.execute(_DONE, _pointer_columns(settled.done))
             if settled.later:
@@ -204,7 +201,7 @@ class PostgresGatewayStore:
             (_FORGET_REPLIES, REPLIES_KEPT_MS),
             (_FORGET_GIVEN_UP, GIVEN_UP_KEPT_MS),
         )
-        with self._passing_faults() as connection:
+        with self._session.connection() as connection:
             return sum(connection.execute(text, (now_ms - kept_ms, limit)).rowcount for text, kept_ms in old)
 
     def _move(self, connection: Connection, moves: Mapping[TopicPartition, Move]) -> None:
@@ -221,22 +218,8 @@ class PostgresGatewayStore:
         if moved != len(moves):
             raise Overtaken(tuple(moves))
 
-    @contextmanager
-    def _passing_faults(self) -> Iterator[Connection]:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            yield self._connection
-        except PASSING as error:
-            if self._connection is not None and self._connection.closed:
-                self._connection = None
-            raise TryAgain(
-                f"the database did not commit, or did not say so: {type(error).__name__}"
-            ) from error
-
     def _load_market(self, version: int) -> Market:
-        assert self._connection is not None
-        return load(self._connection, version)
+        return load(self._session.opened(), version)
 
 
 def status_of(row: tuple[Any, ...]) -> LeadStatus:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.bus.ports import PassingFault
 from services.contract.codec import Codec
 from services.contract.identity import IdentityKeys
 from services.intake.domain import (
@@ -25,7 +26,7 @@ from services.intake.domain import (
     claims_of,
     decide,
 )
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
 from services.intake.qualification import Judge
 from services.intake.reading import Submitted
 from services.intake.submission import read_submission
@@ -67,12 +68,12 @@ class Admission:
         self._judge: Judge | None = None
 
     def admit(self, submitted: Sequence[Submitted]) -> Admitted:
-        """Decide and commit a batch; raise `TryAgain`, also if the market changes again and again."""
+        """Decide and commit a batch; raise `PassingFault`, also if the market changes again and again."""
         for _ in range(_MARKETS_MAX):
             with suppress(_MarketChanged):
                 return self._admit(submitted, self._judge or self._judge_in_force())
             self._judge = None
-        raise TryAgain("the market keeps changing")
+        raise PassingFault("the market keeps changing")
 
     def _admit(self, submitted: Sequence[Submitted], judge: Judge) -> Admitted:
         batch = [_assess(each, judge) for each in submitted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ import structlog
 
 from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.liveness import monotonic_s
-from services.bus.ports import Producer
+from services.bus.ports import PassingFault, Producer
 from services.bus.settings import StepSettings
 from services.contract.codec import codec
 from services.contract.identity import IdentityKeys
@@ -19,7 +18,6 @@ from services.contract.market import Market
 from services.contract.topics import Topics, declarations
 from services.intake.admission import Admission
 from services.intake.metrics import IntakeMetrics
-from services.intake.ports import TryAgain
 from services.intake.step import Clocks, Intake, Outlets
 from services.intake.store import PostgresIntakeStore
 from services.vault.sealing import Vault
@@ -51,11 +49,12 @@ def build(settings: StepSettings, opened: Opened) -> GavelApp:
             Outlets(
                 inside=opened.inside(),
                 outside=opened.outside(),
+                alive=membership.liveness.alive,
                 topics=topics,
                 partitions=partitions_of_leads(),
             ),
             membership,
-            Clocks(now_ms=opened.now_ms, monotonic_s=monotonic_s, wait_s=time.sleep),
+            Clocks(now_ms=opened.now_ms, monotonic_s=monotonic_s),
             IntakeMetrics(membership.registry),
         )
 
@@ -78,7 +77,7 @@ class _Outsiders:
     def __call__(self) -> list[str]:
         try:
             self._known = outsiders_topics(self._market_in_force(), self._topics)
-        except TryAgain as fault:
+        except PassingFault as fault:
             _log.warning("can't ask for the market in force", fault=str(fault))
         return self._known
 

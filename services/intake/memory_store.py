@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from services.bus.memory import Faults, VirtualClock
+from services.bus.ports import PassingFault
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow
 from services.vault.sealing import Sealed
 
 
@@ -93,7 +94,7 @@ class _MemoryDoor:
 
     def keep(self, kept: Kept) -> None:
         if any(row.lead_id in self.tables.leads for row in kept.leads):
-            raise TryAgain("a lead was kept by another worker")
+            raise PassingFault("a lead was kept by another worker")
         self.kept = kept
 
     def commit(self) -> None:

@@ -30,9 +30,6 @@ class IntakeMetrics:
             "Receipts and dead letters that can never be written.",
             registry=registry,
         )
-        self.tried_again = Counter(
-            "gavel_intake_tried_again_total", "Batches begun again after a passing fault.", registry=registry
-        )
         self.resting = Gauge(
             "gavel_intake_resting_topics",
             "Topics of outsiders that are left unread for a while.",

@@ -46,10 +46,6 @@ class Kept(NamedTuple):
     owners: Mapping[bytes, Owner]
 
 
-class TryAgain(Exception):
-    """The batch was not committed, or nobody knows whether it was: to handle it again is safe and may succeed."""
-
-
 class Found(NamedTuple):
     """What a batch finds: the market in force (0 before the first), leads accepted before, owners of fingerprints."""
 
@@ -77,13 +73,16 @@ class IntakeStore(Protocol):
     """The tables of intake, and the vault's that it fills."""
 
     def market(self) -> Market:
-        """Read the market in force. Raise `TryAgain`, or `Stopped` before the first."""
+        """Read the market in force. Raise `PassingFault`, or `Stopped` before the first."""
         ...
 
     def open(self) -> AbstractContextManager[Door]:
-        """Begin a transaction. It raises `TryAgain` from any of its calls, or from its end."""
+        """Begin a transaction. It raises `PassingFault` from any of its calls, or from its end."""
         ...
 
     def forget(self, limit: int) -> int:
-        """Delete what was kept long enough, about `limit` rows of each kind at most; say how many. Raise `TryAgain`."""
+        """Delete what was kept long enough, about `limit` rows of each kind at most; say how many.
+
+        Raise `PassingFault`.
+        """
         ...

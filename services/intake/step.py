@@ -13,19 +13,15 @@ from typing import Protocol
 
 import structlog
 
-from services.bus.ports import Producer, Record, Stopped, TopicPartition
+from services.bus.ports import PassingFault, Producer, Record, TopicPartition
 from services.contract.topics import Topics
 from services.intake import outgoing
 from services.intake.admission import Admission, Admitted
 from services.intake.domain import Accepted, Declined, Verdict
 from services.intake.metrics import IntakeMetrics
 from services.intake.outgoing import Letter
-from services.intake.ports import TryAgain
 from services.intake.reading import Sorted, Submitted, sort
 
-TRIES_MAX = 10
-FIRST_WAIT_S = 0.05
-LONGEST_WAIT_S = 1.0
 UNHEARD_IN_A_ROW_MAX = 5
 RESTS_FOR_S = 300.0
 SETTLES_FOR_S = 1.0
@@ -52,10 +48,11 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlets:
-    """Where messages go: `inside` loses nothing, `outside` gives up in time."""
+    """Where messages go: `inside` loses nothing, `outside` gives up in time; whether the brokers answer us at all."""
 
     inside: Producer
     outside: Producer
+    alive: Callable[[], bool]
     topics: Topics
     partitions: int
 
@@ -66,7 +63,6 @@ class Clocks:
 
     now_ms: Callable[[], int]
     monotonic_s: Callable[[], float]
-    wait_s: Callable[[float], None]
 
 
 class Intake:
@@ -92,7 +88,6 @@ class Intake:
         self._unheard_in_a_row: dict[str, int] = {}
         self._resting_until_s: dict[str, float] = {}
         self._let_go_at_s: dict[str, float] = {}
-        self._tries = 0
         self._forgets_at_s = clocks.monotonic_s() + FORGETS_EACH_S
 
     def take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
@@ -112,11 +107,7 @@ class Intake:
         """Admit a batch, and tell everyone."""
         awake = [record for record in records if record.topic not in self._resting_until_s]
         found = sort(awake, self._dead_in_a_row, self._outlets.topics, self._admission.keys)
-        try:
-            admitted = self._admit(found.submitted)
-        except TryAgain as fault:
-            return self._try_again(found, fault)
-        self._tries = 0
+        admitted = self._admit(found.submitted)
         decided = list(zip(found.submitted, admitted.verdicts, strict=True))
         self._emit(found, decided, admitted)
         unheard = self._tell(found, decided)
@@ -129,16 +120,6 @@ class Intake:
 
     def _admit(self, submitted: Sequence[Submitted]) -> Admitted:
         return self._admission.admit(submitted) if submitted else Admitted((), {})
-
-    def _try_again(self, found: Sorted, fault: TryAgain) -> Collection[TopicPartition]:
-        """Begin the batch again from the committed positions, a bounded number of times (rule 4)."""
-        self._tries += 1
-        self._metrics.tried_again.inc()
-        if self._tries >= TRIES_MAX:
-            raise Stopped(f"{self._tries} batches in a row were not committed: {fault}") from fault
-        _log.warning("batch not committed", fault=str(fault), tries=self._tries)
-        self._clocks.wait_s(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._tries))
-        return list(found.next_offsets)
 
     def _emit(self, found: Sorted, decided: Sequence[tuple[Submitted, Verdict]], admitted: Admitted) -> None:
         """Write what the router reads, and return when all of it is acknowledged."""
@@ -162,6 +143,9 @@ class Intake:
                 unheard.add(letter.answers)
             else:
                 self._give_up(letter, failed.permanent)
+        if unheard and not to.alive():
+            # The brokers are gone, not one owner's topic: there is nothing to hold against anybody.
+            raise PassingFault("Kafka acknowledges neither receipts nor positions")
         return unheard
 
     def _give_up(self, letter: Letter, reason: str) -> None:
@@ -216,11 +200,7 @@ class Intake:
 
     def _forget(self, now_s: float) -> None:
         """Let tables forget what was kept long enough; where much is due, go on at the next turn."""
-        try:
-            forgotten = self._admission.store.forget(FORGETS_AT_ONCE)
-        except TryAgain as fault:
-            _log.warning("nothing forgotten", fault=str(fault))
-            forgotten = 0
+        forgotten = self._admission.store.forget(FORGETS_AT_ONCE)
         self._metrics.forgotten.inc(forgotten)
         self._forgets_at_s = now_s + (FORGETS_EACH_S if forgotten < FORGETS_AT_ONCE else 0.0)
 

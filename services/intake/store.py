@@ -1,13 +1,13 @@
 """Intake's tables in PostgreSQL: one transaction a batch, in two round trips: what there is, and what is kept.
 
-No rule of the trade is here: what is a duplicate, `domain` says. Every exception that leaves is `TryAgain`, or means
-that the worker must stop.
+No rule of the trade is here: what is a duplicate, `domain` says. Every exception that leaves is `PassingFault`, or
+means that the worker must stop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -17,10 +17,11 @@ from psycopg import Cursor as PsycopgCursor
 from psycopg.rows import TupleRow
 
 from services.bus.arrays import Bigints, Byteas, Texts, Uuids, adapt, uuids
-from services.bus.ports import Stopped
+from services.bus.database import Session
+from services.bus.ports import PassingFault, Stopped
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow
 from services.market.store import Markets, current_version, load
 
 Column: TypeAlias = Bigints | Byteas | Texts | Uuids
@@ -93,67 +94,60 @@ _FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
 _FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
 _NIL = UUID(int=0)
 
-# Passing faults: deadlocks, locks and timeouts, lost connections (then nobody knows whether a commit took place), and
-# a lead that another worker, who believes that it owns our partition, has kept in the same moment.
-_PASSING = (
-    errors.OperationalError,
-    errors.IdleInTransactionSessionTimeout,
-    errors.TransactionTimeout,
-    errors.UniqueViolation,
-)
-
 
 class PostgresIntakeStore:
-    """An `IntakeStore` on one connection, opened when needed and again after it was lost."""
+    """An `IntakeStore`."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """Take how to connect as `gavel_intake`, with autocommit."""
-        self._connect = connect
-        self._connection: Connection | None = None
+        self._session = Session(connect, on_opened=adapt)
         self._markets = Markets(self._load_market)
         self._walked_to = _NIL
 
     @contextmanager
     def open(self) -> Iterator[Door]:
-        """Begin a transaction. It raises `TryAgain` from any of its calls, or from its end."""
-        with self._passing_faults():
-            connection = self._connected()
+        """Begin a transaction. It raises `PassingFault` from any of its calls, or from its end."""
+        with self._session.connection() as connection:
             try:
                 # Not psycopg's `transaction`, which would wait for an answer before and after the commit.
                 with connection.pipeline():
                     connection.execute("begin")
                     yield _PostgresDoor(connection)
                     connection.execute("commit")
-            except BaseException:
-                self.close()  # and with it what was begun
+            except BaseException as error:
+                with suppress(errors.Error):
+                    connection.rollback()
+                if isinstance(error, errors.UniqueViolation):
+                    # Another worker, who believes that it owns our partition, has kept the same lead in this moment.
+                    raise PassingFault("a lead was kept by another worker") from error
                 raise
 
     def forget(self, limit: int) -> int:
-        """Delete what was kept long enough, about `limit` rows of each kind at most; say how many. Raise `TryAgain`."""
-        with self._passing_faults():
-            connection = self._connected()
+        """Delete what was kept long enough, about `limit` rows of each kind at most; say how many.
+
+        Raise `PassingFault`.
+        """
+        with self._session.connection() as connection:
             details = connection.execute(_FORGET_DETAILS, (limit,)).rowcount
             consents = connection.execute(_FORGET_CONSENTS, (limit,)).rowcount
             return details + consents + self._forget_fingerprints(connection, limit)
 
     def market(self) -> Market:
-        """Read the market in force. Raise `TryAgain`, or `Stopped` before the first."""
+        """Read the market in force. Raise `PassingFault`, or `Stopped` before the first."""
         market = self.market_in_force()
         if market is None:
             raise Stopped("no market is in force yet: gavel market apply FILE, then start intake again")
         return market
 
     def market_in_force(self) -> Market | None:
-        """Read the market in force; None before the first. Raise `TryAgain`."""
-        with self._passing_faults():
-            version = current_version(self._connected())
+        """Read the market in force; None before the first. Raise `PassingFault`."""
+        with self._session.connection() as connection:
+            version = current_version(connection)
             return self._markets.get(version) if version else None
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        self._session.close()
 
     def _forget_fingerprints(self, connection: Connection, limit: int) -> int:
         row = connection.execute(_FORGET_FINGERPRINTS, (self._walked_to, limit)).fetchone()
@@ -162,26 +156,8 @@ class PostgresIntakeStore:
         self._walked_to = last or _NIL
         return int(forgotten)
 
-    @contextmanager
-    def _passing_faults(self) -> Iterator[None]:
-        try:
-            yield
-        except _PASSING as error:
-            if self._connection is not None and self._connection.closed:
-                self._connection = None
-            raise TryAgain(
-                f"the database did not commit, or did not say so: {type(error).__name__}"
-            ) from error
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            connection = self._connect()
-            adapt(connection)
-            self._connection = connection
-        return self._connection
-
     def _load_market(self, version: int) -> Market:
-        return load(self._connected(), version)
+        return load(self._session.opened(), version)
 
 
 class _PostgresDoor:
@@ -224,7 +200,7 @@ class _PostgresDoor:
     def _lock(self, fingerprints: Collection[bytes]) -> Mapping[bytes, Owner]:
         rows = self._execute(_LOCK, (Uuids(sorted(fingerprints)),)).fetchall()
         if len(rows) < len(fingerprints):
-            raise TryAgain("a fingerprint expired between finding and locking it")
+            raise PassingFault("a fingerprint expired between finding and locking it")
         return {
             fingerprint: Owner(lead_id=lead_id, received_at_ms=received_at_ms, kept_until_ms=kept_until_ms)
             for fingerprint, lead_id, received_at_ms, kept_until_ms in rows

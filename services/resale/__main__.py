@@ -21,7 +21,7 @@ def main() -> None:
 
     def open_windows() -> PostgresWindows:
         return PostgresWindows(
-            connect(
+            lambda: connect(
                 settings.database, role="gavel_resale", application_name=f"gavel {STEP} {settings.worker}"
             )
         )

@@ -5,11 +5,12 @@ What is due is read by the database's clock alone. Nothing here knows what a win
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from psycopg import Connection, errors
 
+from services.bus.database import Session
 from services.bus.log_positions import LogPositions
 from services.bus.log_reader import Move
 from services.bus.ports import Stopped
@@ -18,7 +19,7 @@ from services.resale.domain import OUTSTANDING_MAX, Changes, Due, DueWindow, res
 
 
 class WindowStore(Protocol):
-    """Where windows are held; one suite of tests runs on each implementation."""
+    """Where windows are held; one suite of tests runs on each implementation. Each call may raise `PassingFault`."""
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read how far each partition has been taken; `Position()` where it was never read."""
@@ -41,32 +42,31 @@ class WindowStore(Protocol):
 
 
 class PostgresWindows:
-    """The windows in schema `resale`. The connection is autocommitting and this object's alone."""
+    """The windows in schema `resale`."""
 
-    def __init__(self, connection: Connection[Any], *, outstanding_max: int = OUTSTANDING_MAX) -> None:
-        """Use the connection."""
-        self._connection = connection
-        self._positions = LogPositions(connection, "resale")
+    def __init__(
+        self, connect: Callable[[], Connection[Any]], *, outstanding_max: int = OUTSTANDING_MAX
+    ) -> None:
+        """Take how to connect as `gavel_resale`, with autocommit."""
+        self._session = Session(connect, on_opened=_set_up)
+        self._positions = LogPositions("resale")
         self._outstanding_max = outstanding_max
-        # Rows and positions move together and follow from the log: what a crash of the server takes back is folded
-        # again. So this reader need not wait for the disk.
-        # Compiling the look at what is due would take longer than many looks.
-        connection.execute("set synchronous_commit = off; set jit = off")
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """Read the positions, and make the rows that compare-and-set needs."""
-        return self._positions.read(partitions)
+        with self._session.connection() as connection:
+            return self._positions.read(connection, partitions)
 
     def apply(self, changes: Changes, moves: Mapping[int, Move]) -> None:
         """Move and change in one transaction, the positions first."""
-        with self._connection.transaction():
-            self._positions.move(moves)
+        with self._session.connection() as connection, connection.transaction():
+            self._positions.move(connection, moves)
             if changes.ended:
-                self._connection.execute(_END_LEADS, [list(changes.ended)])
+                connection.execute(_END_LEADS, [list(changes.ended)])
             if changes.closed:
-                self._connection.execute(_CLOSE, _columns(changes.closed))
+                connection.execute(_CLOSE, _columns(changes.closed))
             if changes.opened:
-                self._open(changes)
+                _open(connection, changes)
 
     def due(self, partitions: Collection[int], *, at_most: int) -> Due:
         """Ask once for the time, what is due, and when more will be."""
@@ -75,8 +75,9 @@ class PostgresWindows:
             "at_most": at_most,
             "outstanding_max": self._outstanding_max,
         }
-        # Never prepared: a plan made while the table was small would scan all of it.
-        rows = self._connection.execute(_DUE, parameters, prepare=False).fetchall()
+        with self._session.connection() as connection:
+            # Never prepared: a plan made while the table was small would scan all of it.
+            rows = connection.execute(_DUE, parameters, prepare=False).fetchall()
         windows = tuple(DueWindow(*row[2:]) for row in rows if row[2] is not None)
         return Due(now_ms=rows[0][0], windows=windows, next_at_ms=rows[0][1])
 
@@ -84,24 +85,36 @@ class PostgresWindows:
         """Count the send and put the next one off, by the database's clock after the send."""
         partitions, lead_ids, window_numbers, sends = _columns(windows)
         after_ms = [resend_after_ms(count + 1) for count in sends]
-        with self._connection.transaction():
+        with self._session.connection() as connection, connection.transaction():
             # Rows of windows are changed under the positions' locks only, so that two owners never deadlock.
-            self._positions.lock(set(partitions))
-            self._connection.execute(_MARK_SENT, [lead_ids, window_numbers, sends, after_ms])
+            self._positions.lock(connection, set(partitions))
+            connection.execute(_MARK_SENT, [lead_ids, window_numbers, sends, after_ms])
 
-    def _open(self, changes: Changes) -> None:
-        windows = changes.opened.values()
-        columns = [
-            [window.partition for window in windows],
-            [window.lead_id for window in windows],
-            [window.window_number for window in windows],
-            [window.kind.value for window in windows],
-            [window.due_at_ms for window in windows],
-        ]
-        try:
-            self._connection.execute(_OPEN, columns)
-        except errors.UniqueViolation as error:
-            raise Stopped(f"the log opened a window twice: {error.diag.message_detail}") from error
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+
+def _set_up(connection: Connection[Any]) -> None:
+    # Rows and positions move together and follow from the log: what a crash of the server takes back is folded
+    # again. So this reader need not wait for the disk.
+    # Compiling the look at what is due would take longer than many looks.
+    connection.execute("set synchronous_commit = off; set jit = off")
+
+
+def _open(connection: Connection[Any], changes: Changes) -> None:
+    windows = changes.opened.values()
+    columns = [
+        [window.partition for window in windows],
+        [window.lead_id for window in windows],
+        [window.window_number for window in windows],
+        [window.kind.value for window in windows],
+        [window.due_at_ms for window in windows],
+    ]
+    try:
+        connection.execute(_OPEN, columns)
+    except errors.UniqueViolation as error:
+        raise Stopped(f"the log opened a window twice: {error.diag.message_detail}") from error
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:

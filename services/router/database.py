@@ -1,11 +1,9 @@
-"""The router's one connection to PostgreSQL: opened again when it was lost, its failures told in the router's words."""
+"""The router's one connection to PostgreSQL, its failures told in the router's words."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import orjson
@@ -14,11 +12,11 @@ from psycopg import errors
 from psycopg.rows import TupleRow
 
 from services.bus.arrays import adapt
+from services.bus.database import Session, said
 from services.bus.ports import Stopped
-from services.router.ports import CounterRow, LimitsShort, Overtaken, PromiseBroken, StartAgain, TryAgain
+from services.router.faults import StartAgain, TryAgain
+from services.router.ports import CounterRow, LimitsShort, Overtaken, PromiseBroken
 
-RECONNECT_FOR_AT_MOST_S = 20.0
-_RECONNECT_PAUSE_S = 0.2
 _LEAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PASSING = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
 _OVERTAKEN = "GV001"
@@ -37,8 +35,7 @@ class Database:
 
     def __init__(self, connect: Callable[[], PgConnection]) -> None:
         """Take how to connect with the router's role and timeouts, autocommit on."""
-        self._connect = connect
-        self._connection: PgConnection | None = None
+        self._session = Session(connect, on_opened=adapt)
 
     def do(self, work: Callable[[PgConnection], _T]) -> _T:
         """Do `work`, and say of a failure what it means for what was asked.
@@ -47,9 +44,9 @@ class Database:
         be), `StartAgain` (only the database knows what was done; protocol.md, rule 4) or `Stopped`.
         """
         try:
-            return work(self._opened())
+            return work(self._session.opened())
         except _PASSING as error:
-            raise TryAgain(str(error)) from error
+            raise TryAgain(said(error)) from error
         except errors.IntegrityError as error:
             raise _broken_promise(error) from error
         except psycopg.Error as error:
@@ -60,35 +57,14 @@ class Database:
             if error.sqlstate == _LIMITS_SHORT:
                 rows = orjson.loads(error.diag.message_detail or "[]")
                 raise LimitsShort([CounterRow(*row) for row in rows]) from error
-            if not isinstance(error, psycopg.OperationalError) and not self._is_lost():
+            if not isinstance(error, psycopg.OperationalError) and not self._session.is_lost():
                 raise
             self.close()
-            raise StartAgain(str(error)) from error
+            raise StartAgain(said(error)) from error
 
     def close(self) -> None:
         """Close the connection; another is opened when there is work again."""
-        if self._connection is not None:
-            with suppress(psycopg.Error):
-                self._connection.close()
-        self._connection = None
-
-    def _opened(self) -> PgConnection:
-        give_up_at_s = time.monotonic() + RECONNECT_FOR_AT_MOST_S
-        while self._connection is None or self._connection.closed:
-            try:
-                self._connection = self._connect()
-                adapt(self._connection)
-            except psycopg.OperationalError as error:
-                if time.monotonic() > give_up_at_s:
-                    raise Stopped(
-                        f"the database has not answered for {RECONNECT_FOR_AT_MOST_S:.0f} s: {error}"
-                    ) from error
-                time.sleep(_RECONNECT_PAUSE_S)
-        return self._connection
-
-    def _is_lost(self) -> bool:
-        """A timeout of rule 7 ends the session, whatever class its error has."""
-        return self._connection is None or self._connection.closed or self._connection.broken
+        self._session.close()
 
 
 def _broken_promise(error: errors.IntegrityError) -> Exception:

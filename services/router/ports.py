@@ -228,14 +228,6 @@ class LimitsShort(Exception):
         super().__init__(f"{len(rows)} limits were drawn on with less room than the batch takes")
 
 
-class TryAgain(Exception):
-    """A passing fault (deadlock, lock timeout): nothing was committed, the same commit may succeed."""
-
-
-class StartAgain(Exception):
-    """The connection was lost, perhaps in COMMIT: what was committed is known to the database alone (rule 4)."""
-
-
 class RouterStore(Protocol):
     """The router's tables."""
 

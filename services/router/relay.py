@@ -142,8 +142,10 @@ class Relay:
         """
         published = Published()
         letters = self._letters(batch, published)
-        waiting = [letter.row for letter in letters if self._is_behind(letter.row)]
-        sending = [letter for letter in letters if not self._is_behind(letter.row)]
+        # In whichever partition: whose topic is silent is not sent more that may have to be repeated.
+        behind = frozenset[str]().union(*self._behind.values())
+        waiting = [letter.row for letter in letters if letter.row.recipient in behind]
+        sending = [letter for letter in letters if letter.row.recipient not in behind]
         self._require_alive()
         log = self._log_producer.send([self._log_message(committed) for committed in batch])
         try:
@@ -160,7 +162,7 @@ class Relay:
         published = publishing.published
         publishing.log.wait()
         self._judge(publishing.letters, publishing.outside.wait(), published)
-        for row in published.undelivered:
+        for row in (*published.undelivered, *publishing.waiting):
             self._behind.setdefault(row.partition, set()).add(row.recipient)
         published.undelivered += [*publishing.waiting, *(failed.row for failed in published.failed)]
         return published
@@ -312,10 +314,6 @@ class Relay:
     def _gone(self, outgoing: Outgoing) -> FailureReason | None:
         kind = "sources" if outgoing.channel is Channel.SOURCE_RECEIPTS else "buyers"
         return None if self._is_known(kind, outgoing.recipient) else FailureReason.RECIPIENT_GONE
-
-    def _is_behind(self, row: UndeliveredRow) -> bool:
-        behind = self._behind.get(row.partition)
-        return bool(behind) and behind is not None and row.recipient in behind
 
     def _log_message(self, committed: Committed) -> Message:
         row = committed.row

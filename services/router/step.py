@@ -14,8 +14,7 @@ from typing import NamedTuple
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.bus.logging import told
-from services.bus.ports import Record, Stopped, TopicPartition
+from services.bus.ports import PassingFault, Record, Stopped, TopicPartition
 from services.contract.codec import Codec
 from services.contract.entries import hash_of
 from services.contract.inputs import CloseAuction, MoveMoney
@@ -25,6 +24,7 @@ from services.router.batch import OWN, Caused, PartitionBatch, Started, batches_
 from services.router.bidders import Bidders
 from services.router.chain import CLOCK_JUMP_MAX_MS, Chain, Markets, Surroundings
 from services.router.counters import Counters, Room
+from services.router.faults import TryAgain
 from services.router.metrics import RouterMetrics
 from services.router.ports import (
     FOR_GOOD,
@@ -42,13 +42,10 @@ from services.router.ports import (
     PromiseBroken,
     RouterStore,
     Snapshot,
-    StartAgain,
-    TryAgain,
 )
 from services.router.relay import Committed, FailedDelivery, NotAlive, Publishing, Relay, Retried
 
 ATTEMPTS_MAX = 5
-LOST_IN_A_ROW_MAX = 10
 FAILED_IN_A_ROW_MAX = 10
 DECIDED_AHEAD_MAX = 2
 """So often a batch is decided on counters that nobody has locked; then on counters that it has locked itself."""
@@ -150,7 +147,6 @@ class Router:
         self._owned: dict[int, _Owned] = {}
         self._answers_until: dict[int, int] = {}
         self._failed_in_a_row = 0
-        self._lost_in_a_row = 0
         self._clock: _ClockReading | None = None
         self._retry_at_s = 0.0
         self._retry_each_s = RETRY_EACH_S
@@ -170,16 +166,6 @@ class Router:
         Not here, because a worker sends nothing before the group has confirmed that it is a member (rule 15).
         """
         self._finish_publishing()
-        for _ in range(ATTEMPTS_MAX):
-            try:
-                return self._take_over(assigned)
-            except (StartAgain, TryAgain) as error:
-                lost = error
-        raise Stopped(
-            f"the database was lost {ATTEMPTS_MAX} times while partitions were taken over"
-        ) from lost
-
-    def _take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         positions: dict[TopicPartition, int | None] = {}
         # Before the heads, or an owner that is still at work could publish what these heads don't know yet.
         tails = {where.partition: self._log_tail.last_value(where.partition) for where in assigned}
@@ -205,11 +191,13 @@ class Router:
 
         The marks are moved if they can be, so that the next owner does not repeat the last batch.
         """
-        self._move_marks()
-        for where in revoked:
-            self._owned.pop(where.partition, None)
-            self._relay.release(where.partition)
-            self._auctions.drop(where.partition)
+        try:
+            self._move_marks()
+        finally:
+            for where in revoked:
+                self._owned.pop(where.partition, None)
+                self._relay.release(where.partition)
+                self._auctions.drop(where.partition)
 
     def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
         """Decide, commit and publish a batch."""
@@ -293,9 +281,6 @@ class Router:
                 break
             except Overtaken:
                 again.add(partition)
-            except (StartAgain, TryAgain) as error:
-                self._note_lost(error)
-                again.add(partition)
         return again
 
     def _publish_from_table(self, partition: int) -> bool:
@@ -304,6 +289,7 @@ class Router:
         head = self._store.heads([partition])[partition]
         if (head.version, head.published_seq) != (owned.version, owned.published_seq):
             return False
+        self._require_writable(partition)
         while owned.published_seq < head.seq:
             rows = self._store.entries(partition, after_seq=owned.published_seq, limit=PUBLISHED_AT_ONCE_MAX)
             self._publish(self._relay.read(rows))
@@ -311,9 +297,13 @@ class Router:
             assert owned.mark is not None
             self._store.move_marks([owned.mark])
             owned.published_seq, owned.mark = owned.mark.after_seq, None
-            self._lost_in_a_row = 0
-        owned.is_behind = False
+            owned.is_behind = False
         return True
+
+    def _require_writable(self, partition: int) -> None:
+        """Move the mark to where it is: a database that takes no mark would have all of it sent again and again."""
+        seq = self._owned[partition].published_seq
+        self._store.move_marks([Mark(partition=partition, before_seq=seq, after_seq=seq, undelivered=())])
 
     def _require_topic(self, head: Head, topic_id: str) -> None:
         """A log that was deleted and made again is another log (rule 21)."""
@@ -359,17 +349,7 @@ class Router:
             self._publish([entry for item in work.decided.values() for entry in item.chain.committed])
         except NotAlive:
             return set(batches)
-        except (StartAgain, TryAgain) as error:
-            self._note_lost(error)
-            return set(batches)
         return again
-
-    def _note_lost(self, error: StartAgain | TryAgain) -> None:
-        """What passes is waited out (rules 4 and 5), but not for ever, nor in silence."""
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row >= LOST_IN_A_ROW_MAX:
-            raise Stopped(f"{self._lost_in_a_row} transactions in a row were lost") from error
-        _log.warning("transaction_lost", in_a_row=self._lost_in_a_row, error=told(error))
 
     def _read(self, batches: Mapping[int, PartitionBatch]) -> tuple[_Work, set[int]]:
         """Read what the batch is decided on, all of it at once; name the partitions that can't be decided."""
@@ -489,13 +469,10 @@ class Router:
                 self._counters.learn(short.rows, self._monotonic_s())
                 if work.times_short < DECIDED_AHEAD_MAX:
                     self._decide(work)
-            except TryAgain as error:
+            except TryAgain:
                 attempts += 1
                 if attempts >= ATTEMPTS_MAX:
-                    raise Stopped(
-                        f"a commit did not get its locks in {attempts} attempts: {error}"
-                    ) from error
-        self._lost_in_a_row = 0
+                    raise
         if not work.failed and any(item.chain.committed for item in work.decided.values()):
             self._failed_in_a_row = 0
         for partition, item in work.decided.items():
@@ -600,10 +577,6 @@ class Router:
             self._store.move_marks(marks)
         except Overtaken as overtaken:
             return set(overtaken.partitions)
-        except (StartAgain, TryAgain) as error:
-            self._note_lost(error)
-            return {mark.partition for mark in marks}
-        self._lost_in_a_row = 0
         for mark in marks:
             owned = self._owned[mark.partition]
             owned.published_seq, owned.mark = mark.after_seq, None
@@ -618,7 +591,7 @@ class Router:
         try:
             dropped = self._store.drop_old_log_ranges()
             counters = self._store.drop_old_counters()
-        except (StartAgain, TryAgain):
+        except PassingFault:
             return
         if dropped or counters:
             _log.info("old_rows_dropped", log_ranges=list(dropped), counters=counters)
@@ -631,9 +604,6 @@ class Router:
             retried = self._relay.retry()
         except NotAlive:
             return again
-        except (StartAgain, TryAgain) as error:
-            self._note_lost(error)
-            return set(self._owned)
         self._report(retried.failed)
         self._pace_retries(retried)
         return again

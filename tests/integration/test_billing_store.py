@@ -17,7 +17,7 @@ from services.billing.domain import totals_of
 from services.billing.rows import Postings, Total, TotalKey, TransferKind, TransferRow
 from services.billing.store import PostgresLedger
 from services.bus.migrations import migrate
-from services.bus.ports import Stopped
+from services.bus.ports import PassingFault, Stopped
 from services.contract.entries import Position
 from services.contract.events import MoneyKind
 from services.contract.ids import account_id_of, sale_id_of
@@ -304,6 +304,8 @@ class TestConnections:
         ledger = postgres.fresh()
         ledger.positions([0])
         _end_sessions(postgres.owner)
+        with pytest.raises(PassingFault, match="the database"):
+            ledger.positions([0])
         assert ledger.positions([0]) == {0: Position()}
 
     def test_a_connection_lost_in_commit_leaves_it_to_the_database_to_say(
@@ -327,18 +329,6 @@ class TestConnections:
         assert reading.read(), "the batch begins again from the database"
         assert not reading.read()
         assert_billed_as_told(postgres.contents(), log)
-
-    def test_waits_for_a_database_that_restarts(self, billed: str) -> None:
-        waits: list[float] = []
-
-        def connect_later() -> psycopg.Connection:
-            if len(waits) < 3:
-                raise psycopg.OperationalError("the database system is starting up")
-            return as_billing(billed)()
-
-        with closing(PostgresLedger(connect_later, wait_s=waits.append)) as ledger:
-            assert set(ledger.positions([0, 1])) == {0, 1}
-        assert waits == [0.5, 0.5, 0.5]
 
     def test_an_owner_paused_inside_its_transaction_loses_it_and_holds_nobody_up(
         self, postgres: PostgresWorld

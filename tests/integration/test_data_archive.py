@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from services.bus.database import connect
 from services.bus.migrations import migrate
+from services.bus.ports import PassingFault
 from services.cli.data_commands import app
 from services.contract.codec import codec
 from services.contract.events import (
@@ -37,14 +38,14 @@ from services.contract.inputs import (
 )
 from services.contract.market import Market, Returns
 from services.intake.archive import archive_received
-from services.intake.ports import Kept, LeadRow, TryAgain
+from services.intake.ports import Kept, LeadRow
 from services.intake.store import PostgresIntakeStore
 from services.router.archive import ClosedLead, Limits, TooMuchAtOnce
 from services.router.database import Database
+from services.router.faults import TryAgain as RouterTryAgain
 from services.router.lead import Lead, State, evolve
 from services.router.memory_store import MemoryRouterStore
 from services.router.ports import CloseRow, PromiseBroken, RouterStore
-from services.router.ports import TryAgain as RouterTryAgain
 from services.router.step import ATTEMPTS_MAX
 from services.router.store import PostgresRouterStore
 from tests.support.archiving import (
@@ -487,7 +488,7 @@ def test_intake_knows_archived_leads_and_accepts_none_of_them_again(database: st
     assert (_count(database, "intake.leads"), _count(database, "intake.all_leads")) == (250, 500)
     with store.open() as door:
         assert door.look(ids).known == before
-    with pytest.raises(TryAgain), store.open() as door:
+    with pytest.raises(PassingFault), store.open() as door:
         door.keep(Kept([rows[1]], (), (), {}))
     store.close()
 

@@ -37,7 +37,8 @@ def connection(migrated: str) -> Iterator[Connection[Any]]:
 def positions(request: pytest.FixtureRequest) -> FeedPositions:
     if request.param == "memory":
         return MemoryPositions()
-    return PostgresPositions(request.getfixturevalue("connection"))
+    connection = request.getfixturevalue("connection")
+    return PostgresPositions(lambda: connection)
 
 
 def _position(seq: int) -> Position:
@@ -81,7 +82,7 @@ def test_refuses_to_move_a_partition_never_taken_over(positions: FeedPositions) 
 
 
 def test_other_steps_may_not_move_the_feed(migrated: str, connection: Connection[Any]) -> None:
-    PostgresPositions(connection).read([0])
+    PostgresPositions(lambda: connection).read([0])
     with (
         connect(migrated, role="gavel_audit", application_name="test") as stranger,
         pytest.raises(psycopg.errors.InsufficientPrivilege),

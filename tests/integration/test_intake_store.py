@@ -16,12 +16,12 @@ from deploy.local.stack import Stack
 from services.bus.database import connect
 from services.bus.memory import VirtualClock
 from services.bus.migrations import migrate
-from services.bus.ports import Stopped
+from services.bus.ports import PassingFault, Stopped
 from services.contract.ids import lead_id_of
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner
 from services.intake.memory_store import MemoryIntakeStore, MemoryIntakeTables
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
 from services.intake.store import PostgresIntakeStore
 from services.market import store as markets
 from services.vault import table
@@ -247,7 +247,7 @@ def test_an_exception_takes_everything_back(tables: Tables) -> None:
 def test_lead_that_another_worker_kept_meanwhile_begins_the_batch_again(tables: Tables) -> None:
     keep(tables.store(), kept(1))
     store = tables.store()
-    with pytest.raises(TryAgain), store.open() as door:
+    with pytest.raises(PassingFault), store.open() as door:
         door.keep(kept(2, 1))
     with store.open() as door:
         assert door.look([lead(1), lead(2)]).known.keys() == {lead(1)}
@@ -331,7 +331,7 @@ def test_waiting_too_long_for_another_worker_begins_the_batch_again(url: str, is
         claim_and_keep(holder, {fingerprint(1): owner(5)}, {fingerprint(1): owner(5)})
     with holder.open() as held:
         held.look((), claims)
-        with pytest.raises(TryAgain, match="LockNotAvailable"), waiter.open() as door:
+        with pytest.raises(PassingFault, match="LockNotAvailable"), waiter.open() as door:
             door.look((), claims)
         held.keep(Kept((), (), (), claims))
     assert owners_now(waiter, 1) == claims
@@ -348,7 +348,7 @@ def claim_then(store: IntakeStore, happens: Callable[[], object]) -> None:
 
 def test_lost_connection_begins_the_batch_again_on_a_new_one(url: str) -> None:
     store = postgres_store(url)
-    with pytest.raises(TryAgain):
+    with pytest.raises(PassingFault):
         claim_then(store, lambda: kill_connections(url))
     assert owners_now(store, 1) == {}
     store.close()
@@ -364,7 +364,7 @@ def kill_connections(url: str) -> None:
 
 def test_worker_paused_inside_a_transaction_loses_it_to_the_timeout(url: str) -> None:
     store = postgres_store(url, idle_ms=50)
-    with pytest.raises(TryAgain):
+    with pytest.raises(PassingFault):
         claim_then(store, lambda: wait_until_nobody_is_connected(url))
     assert owners_now(store, 1) == {}
     store.close()

@@ -91,7 +91,7 @@ def table(request: pytest.FixtureRequest) -> Table:
         clock = VirtualClock()
         return Table(MemoryWindows(clock, outstanding_max=OUTSTANDING_MAX), clock)
     connection: Connection[Any] = request.getfixturevalue("connection")
-    return Table(PostgresWindows(connection, outstanding_max=OUTSTANDING_MAX), None)
+    return Table(PostgresWindows(lambda: connection, outstanding_max=OUTSTANDING_MAX), None)
 
 
 def _window(number: int, due_at_ms: int, *, lead_id: str = LEAD, partition: int = 0) -> Window:
@@ -241,7 +241,7 @@ def test_waits_while_the_limit_is_outstanding_and_goes_on_as_windows_close(table
 
 
 def test_time_of_the_database_is_cut_to_the_millisecond_never_rounded_up(connection: Connection[Any]) -> None:
-    windows = PostgresWindows(connection)
+    windows = PostgresWindows(lambda: connection)
     for _ in range(200):
         now_ms = windows.due([0], at_most=1).now_ms
         after = connection.execute("select extract(epoch from clock_timestamp()) * 1000").fetchone()
@@ -274,7 +274,7 @@ def test_looks_by_index_among_many_windows(connection: Connection[Any]) -> None:
         " select n % 4, gen_random_uuid(), 1, 'wait', 9000000000000 + n, 9000000000000 + n"
         " from generate_series(1, 20000) as n"
     )
-    windows = PostgresWindows(connection)
+    windows = PostgresWindows(lambda: connection)
     before = _rows_fetched(connection)
     assert windows.due([0, 1, 2, 3], at_most=100).windows == ()
     assert _rows_fetched(connection) - before <= 100

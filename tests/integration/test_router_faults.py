@@ -23,8 +23,9 @@ from services.contract.codec import codec
 from services.contract.events import LeadListed, LeadSold
 from services.market import store as market_store
 from services.router.database import Database
+from services.router.faults import StartAgain, TryAgain
 from services.router.markets import IndexedMarkets
-from services.router.ports import Head, Overtaken, PartitionCommit, StartAgain, TryAgain
+from services.router.ports import Head, Overtaken, PartitionCommit
 from services.router.relay import Relay
 from services.router.step import Router
 from services.router.store import PostgresRouterStore, initialise

@@ -25,8 +25,9 @@ from services.contract.ids import lead_id_of, partition_of
 from services.contract.inputs import PlaceBid, QualifiedLead
 from services.contract.market import Cap, Market, Period, Sell, Unit
 from services.router import memory_store
+from services.router.faults import StartAgain
 from services.router.memory_store import MemoryRouterStore
-from services.router.ports import Head, Mark, StartAgain
+from services.router.ports import Head, Mark
 from services.router.relay import Committed
 from services.router.step import Router
 from tests.support.deciding import BID_WINDOW_MS, bid_stage, exclusive_stage, lead, market, order, plan

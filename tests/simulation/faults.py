@@ -92,9 +92,9 @@ READS: Names = {"router": frozenset({"read", "between reads", "heads", "auctions
 DATABASE: Names = {
     "intake": COMMITS["intake"] | {"begin"},
     "router": COMMITS["router"] | {"read", "heads", "auctions", "forget delivered"},
-    "billing": frozenset({"ledger begin", "ledger commit"}),
-    "resale": frozenset({"commit of windows", "mark of sends"}),
-    "feed": frozenset({"move of the feed"}),
+    "billing": frozenset({"ledger positions", "ledger begin", "ledger commit"}),
+    "resale": frozenset({"positions of windows", "look at windows", "commit of windows", "mark of sends"}),
+    "feed": frozenset({"positions of the feed", "move of the feed"}),
 }
 """What fails while the database is down."""
 

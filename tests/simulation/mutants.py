@@ -113,14 +113,14 @@ _ORDER_OF_EFFECTS = (
         "a commit whose answer is lost is taken for committed, and published from memory",
         (
             f"{_STEP}._commit",
-            "except TryAgain as error:",
-            "except StartAgain:\n            break\n        except TryAgain as error:",
+            "if attempts >= ATTEMPTS_MAX:\n                raise",
+            "if attempts >= ATTEMPTS_MAX:\n                raise\n        except PassingFault:\n            break",
         ),
     ),
     _mutant(
         "nothing published from the table",
         "a new owner leaves what its predecessor committed and did not publish",
-        (f"{_STEP}._take_over", "is_behind=head.published_seq < head.seq", "is_behind=False"),
+        (f"{_STEP}.take_over", "is_behind=head.published_seq < head.seq", "is_behind=False"),
     ),
     _mutant(
         "positions before the leads",

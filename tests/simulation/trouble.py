@@ -8,10 +8,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from services.bus.memory import Crash
-from services.bus.ports import BusFailed, Message, TopicPartition, Unacknowledged
+from services.bus.ports import BusFailed, Message, PassingFault, TopicPartition, Unacknowledged
 from services.contract.events import FailureReason
-from services.intake.ports import TryAgain as IntakeTryAgain
-from services.router.ports import StartAgain, TryAgain
+from services.router.faults import StartAgain, TryAgain
 from tests.simulation.faults import DATABASE, STRIKES, FaultKind, Strike, may_strike
 from tests.simulation.fleet import Fleet, Later, Worker
 from tests.simulation.markets import BUYERS, SOURCES
@@ -142,7 +141,7 @@ class Striker:
             case FaultKind.COMMIT_LOST | FaultKind.COMMIT_UNANSWERED | FaultKind.READ_LOST:
                 self._lose_connection(worker, name)
             case FaultKind.REFUSED:
-                raise (IntakeTryAgain if worker.step == "intake" else TryAgain)("simulated: refused")
+                raise (TryAgain if worker.step == "router" else PassingFault)("simulated: refused")
             case FaultKind.POSITIONS_LOST:
                 raise PositionsForgotten
             case FaultKind.MARKET_MIDWAY:
@@ -156,14 +155,9 @@ class Striker:
                 raise AssertionError(f"{fault.kind} does not strike at an edge")
 
     def _lose_connection(self, worker: Worker, name: str) -> None:
-        """Let a worker lose the database: some start the batch again, the readers of the log end."""
-        match worker.step:
-            case "router":
-                raise StartAgain(f"simulated: connection lost at {name}")
-            case "intake":
-                raise IntakeTryAgain(f"simulated: connection lost at {name}")
-            case _:
-                raise Crash(f"connection lost at {name}")
+        """Let a worker lose the database."""
+        lost = StartAgain if worker.step == "router" else PassingFault
+        raise lost(f"simulated: connection lost at {name}")
 
     def _pause(self, worker: Worker, fault: Fault) -> None:
         """Let a worker stand still on this line, until others have its partitions and have worked."""
@@ -257,7 +251,8 @@ class Striker:
     # The world at large: each says whether there was anything to strike at
 
     def _database_down(self, fault: Fault) -> bool:
-        self._down_until_ms = self._now_ms + fault.size
+        # A restart; or an outage, some of which last longer than a worker waits.
+        self._down_until_ms = self._now_ms + fault.size * (100 if fault.size % 5 == 0 else 1)
         return True
 
     def _slow_recipient(self, fault: Fault) -> bool:

@@ -28,12 +28,13 @@ from services.contract.events import FailureReason
 from services.contract.market import Market
 from services.contract.topics import Topics
 from services.feed.publishing import EventFeed
-from services.feed.store import MemoryPositions as FeedPositions
+from services.feed.store import MemoryPositions
 from services.intake.admission import Admission
 from services.intake.memory_store import MemoryIntakeStore, MemoryIntakeTables
 from services.intake.metrics import IntakeMetrics
 from services.intake.ports import Door
 from services.intake.step import Clocks, Intake, Outlets
+from services.resale.domain import Due
 from services.resale.memory import HeldWindow, MemoryWindows
 from services.resale.timer import ResaleTimer
 from services.router.markets import IndexedMarkets
@@ -160,6 +161,33 @@ class SharedLedger:
     tables: LedgerTables = field(default_factory=LedgerTables)
 
 
+class SimulatedWindows(MemoryWindows):
+    """A worker's view of the shared windows, with an edge before each reading: it fails without a database."""
+
+    __slots__ = ()
+
+    def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
+        """See `WindowStore`."""
+        self.faults.edge("positions of windows")
+        return super().positions(partitions)
+
+    def due(self, partitions: Collection[int], *, at_most: int) -> Due:
+        """See `WindowStore`."""
+        self.faults.edge("look at windows")
+        return super().due(partitions, at_most=at_most)
+
+
+class SimulatedFeedPositions(MemoryPositions):
+    """A worker's view of the feed's positions, with an edge before they are read."""
+
+    __slots__ = ()
+
+    def read(self, partitions: Collection[int]) -> Mapping[int, Position]:
+        """See `FeedPositions`."""
+        self.faults.edge("positions of the feed")
+        return super().read(partitions)
+
+
 class SimulatedLedger(MemoryLedger):
     """A worker's view of the shared tables, with an edge before the positions are compared."""
 
@@ -172,6 +200,7 @@ class SimulatedLedger(MemoryLedger):
 
     def positions(self, partitions: Collection[int]) -> Mapping[int, Position]:
         """See `Ledger`."""
+        self.faults.edge("ledger positions")
         self.tables = self._shared.tables
         return super().positions(partitions)
 
@@ -358,11 +387,12 @@ class World:
             Outlets(
                 inside=Outlet(fate, self.clock, gives_up=False),
                 outside=Outlet(fate, self.clock, gives_up=True),
+                alive=fate.is_alive,
                 topics=TOPICS,
                 partitions=PARTITIONS,
             ),
             GroupPositions(self.kafka, faults),
-            Clocks(now_ms=lambda: self.clock.now_ms, monotonic_s=self.clock.monotonic_s, wait_s=self._wait),
+            Clocks(now_ms=lambda: self.clock.now_ms, monotonic_s=self.clock.monotonic_s),
             _intake_metrics(),
         )
 
@@ -398,7 +428,7 @@ class World:
 
     def build_resale(self, fate: Fate, faults: Faults) -> Step:
         """Build the timer."""
-        windows = MemoryWindows(
+        windows = SimulatedWindows(
             cast(VirtualClock, self.database_clock),
             faults,
             rows=self.windows,
@@ -420,7 +450,7 @@ class World:
 
     def build_feed(self, fate: Fate, faults: Faults) -> Step:
         """Build the flat feed."""
-        positions = FeedPositions(faults, self.feed_positions)
+        positions = SimulatedFeedPositions(faults, self.feed_positions)
         return self._reader(EventFeed(positions, Outlet(fate, self.clock, gives_up=False), TOPICS))
 
     def _reader(self, fold: Billing | EventFeed) -> LogReader:

@@ -21,7 +21,7 @@ from services.gateway.memory_store import MemoryGatewayStore
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.ports import Endpoint, Move, Post, Settled
 from services.gateway.statuses import LeadStatus
-from services.gateway.step import IN_FLIGHT_MAX, Clocks, Gateway, subscribed
+from services.gateway.step import IN_FLIGHT_MAX, Gateway, subscribed
 
 TOPICS = Topics()
 URL = "https://acme.example/leads"
@@ -98,8 +98,8 @@ class World:
         postman = MemoryPostman(self.store.faults, self.had)
         if verdict is not None:
             postman.verdict = verdict
-        clocks = Clocks(now_ms=lambda: self.clock.now_ms, wait_s=lambda _: None)
-        gateway = Gateway(self.store, postman, TOPICS, clocks, GatewayMetrics(CollectorRegistry()))
+        metrics = GatewayMetrics(CollectorRegistry())
+        gateway = Gateway(self.store, postman, TOPICS, metrics, lambda: self.clock.now_ms)
         host = MemoryHost(self.kafka, gateway)
         host.assign([RECEIPTS, LEADS, PINGS])
         return host, postman

@@ -78,9 +78,10 @@ from services.router.batch import Caused
 from services.router.chain import Chain
 from services.router.domain import Decision
 from services.router.execution import difference, execute, own_input, steps_of
+from services.router.faults import StartAgain, TryAgain
 from services.router.lead import Lead, Returning, State, evolve
 from services.router.markets import IndexedMarkets
-from services.router.ports import NEVER_CLOSED, CounterDraw, CounterRow, SaleRow, StartAgain, TryAgain
+from services.router.ports import NEVER_CLOSED, CounterDraw, CounterRow, SaleRow
 from services.router.state_bytes import state_bytes, state_of
 from tests.support.deciding import (
     bid_stage,

@@ -40,10 +40,11 @@ from services.contract.market import Mode
 from services.router import batch, step
 from services.router.chain import CLOCK_JUMP_MAX_MS
 from services.router.domain import Conditions, decide, fail
+from services.router.faults import StartAgain, TryAgain
 from services.router.lead import State, evolve
 from services.router.memory_store import MemoryRouterStore
 from services.router.orders import order_books
-from services.router.ports import NEVER_CLOSED, Head, SaleRow, Snapshot, StartAgain, TryAgain
+from services.router.ports import NEVER_CLOSED, Head, SaleRow, Snapshot
 from services.router.step import Router
 from tests.stream.test_router import SHARED, check_promises
 from tests.support.deciding import Story, exclusive_stage, lead, market, order, plan, shared_stage
@@ -232,21 +233,21 @@ def test_fault_that_does_not_pass_stops_the_worker(error: type[Exception]) -> No
     given = world(SHARED)
     given.send(*_leads(2))
     host = given.worker(_Raising(at="commit", error=error, times=10_000))
-    with pytest.raises(Stopped, match=r"attempts|in a row"):
+    with pytest.raises(Stopped, match=r"tries in 7\d s have failed"):
         _turn_often(host)
     assert given.kafka.topic(TOPICS.log) == []
     given.worker().drain()
     check_promises(given, _leads(2))
 
 
-def test_mark_that_cannot_be_moved_stops_the_worker_before_it_repeats_its_batch_for_ever() -> None:
-    """A full disk: each start publishes again what the mark does not say is out."""
+def test_mark_that_cannot_be_moved_stops_the_worker_and_repeats_nothing() -> None:
+    """A full disk: nothing is sent again before the database has taken a mark."""
     given = world(SHARED)
     given.send(lead("one"))
     host = given.worker(_Raising(at="mark", times=10_000))
-    with pytest.raises(Stopped, match="in a row"):
+    with pytest.raises(Stopped, match=r"tries in 7\d s have failed"):
         _turn_often(host)
-    assert len(given.kafka.topic(TOPICS.log)) <= step.LOST_IN_A_ROW_MAX
+    assert len(given.kafka.topic(TOPICS.log)) == 1
 
 
 def test_one_poll_is_one_transaction_over_all_partitions() -> None:

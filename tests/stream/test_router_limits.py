@@ -49,17 +49,9 @@ from services.contract.times import DAY_MS
 from services.router import chain as router_chain
 from services.router import memory_store
 from services.router.domain import decide
+from services.router.faults import StartAgain, TryAgain
 from services.router.memory_store import MemoryRouterStore, MemoryRouterTables
-from services.router.ports import (
-    NEVER_CLOSED,
-    CounterRow,
-    Draws,
-    LimitsShort,
-    PartitionCommit,
-    SaleRow,
-    StartAgain,
-    TryAgain,
-)
+from services.router.ports import NEVER_CLOSED, CounterRow, Draws, LimitsShort, PartitionCommit, SaleRow
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
 from tests.support.routing import PARTITIONS, World, crashes_at, world
 

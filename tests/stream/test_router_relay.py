@@ -11,12 +11,14 @@ import pytest
 
 from services.bus.memory import Faults, MemoryHost, MemoryProducer, MemorySending
 from services.bus.ports import Message, Stopped, Unacknowledged
-from services.contract.events import DeliveryFailed
+from services.contract.events import DeliveryFailed, FailureReason
 from services.contract.ids import partition_of
 from services.contract.inputs import AcceptOffer, QualifiedLead
 from services.contract.market import Market
 from services.contract.times import MINUTE_MS
 from services.router import relay
+from services.router.faults import StartAgain
+from services.router.messages import Outgoing
 from services.router.ports import UndeliveredRow
 from services.router.step import Router
 from tests.support.deciding import exclusive_stage, lead, market, order, plan, shared_stage
@@ -274,3 +276,65 @@ def test_vanished_entry_of_an_undelivered_record_stops_the_worker() -> None:
     with pytest.raises(Stopped, match="no record"):
         host.turn()
     assert given.tables.undelivered == {(0, 1, 7): row}
+
+
+def test_refused_delivery_is_not_forgotten_when_the_database_is_lost_while_it_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What became of a batch is asked once. When that is not learnt, its partitions begin again, too."""
+    given, lost = world(BOTH), [StartAgain()]
+    original = relay.Relay._gone
+
+    def gone(self: relay.Relay, outgoing: Outgoing) -> FailureReason | None:
+        if lost:
+            raise lost.pop()
+        return original(self, outgoing)
+
+    monkeypatch.setattr(relay.Relay, "_gone", gone)
+    first, second, third = _leads_of(0, 2)[0], _leads_of(1, 1)[0], _leads_of(0, 2)[1]
+    given.refuses = _refusing(DEAD)
+    host = given.worker()
+    for one in (first, second, third):
+        given.send(one)
+        host.turn()
+    host.turn()
+    assert not lost, "the fault came"
+    given.refuses = lambda _: None
+    for _ in range(10):
+        given.clock.advance(MINUTE_MS)
+        host.drain()
+    delivered = {record.key for record in given.kafka.topic(DEAD)}
+    assert delivered == {one.lead_id.encode() for one in (first, second, third)}
+
+
+def _leads_of(partition: int, count: int) -> list[QualifiedLead]:
+    found = (lead(f"judged-{n}") for n in range(1_000))
+    return [one for one in found if partition_of(one.lead_id, PARTITIONS) == partition][:count]
+
+
+def test_topic_that_is_silent_is_not_sent_more_from_any_partition_until_it_answers() -> None:
+    """A slow broker acknowledges too late: what it has got all the same is repeated, so it should not be much."""
+    given, tries = world(BOTH), Counter[str]()
+
+    def too_late(message: Message) -> Unacknowledged | None:
+        if message.topic != DEAD:
+            return None
+        tries[(message.key or b"").decode()] += 1
+        given.kafka.append(message)
+        return Unacknowledged(0, None, "too late")
+
+    given.refuses = too_late
+    host = given.worker()
+    first, others = _leads_of(0, 1), [*_leads_of(1, 3), *_leads_of(0, 4)[1:]]
+    for one in (*first, *others):
+        given.send(one)
+        host.turn()
+        host.turn()
+    assert set(tries) == {one.lead_id for one in first}
+    given.refuses = lambda _: None
+    for _ in range(4):
+        given.clock.advance(MINUTE_MS)
+        host.drain()
+    delivered = Counter(record.key for record in given.kafka.topic(DEAD))
+    assert delivered.keys() == {one.lead_id.encode() for one in (*first, *others)}
+    assert all(delivered[one.lead_id.encode()] == 1 for one in others)

@@ -54,7 +54,6 @@ class Worker:
     host: MemoryHost
     outside: MemoryProducer
     store: MemoryIntakeStore
-    waits_s: list[float]
 
 
 @dataclass(slots=True)
@@ -64,6 +63,7 @@ class World:
     market: Market = MARKET
     tables: MemoryIntakeTables = field(default_factory=MemoryIntakeTables)
     kafka: MemoryKafka = field(default_factory=lambda: MemoryKafka(partitions=_partitions(MARKET)))
+    alive: bool = True
 
     @property
     def clock(self) -> VirtualClock:
@@ -85,24 +85,22 @@ class World:
         faults = faults or Faults()
         outside = MemoryProducer(self.kafka, faults)
         store = MemoryIntakeStore(self.tables, self.clock, lambda: self.market, faults)
-        waits_s: list[float] = []
         step = Intake(
             Admission(store, codec(), Vault(VAULT_KEY), KEYS),
             Outlets(
                 inside=MemoryProducer(self.kafka, faults),
                 outside=outside,
+                alive=lambda: self.alive,
                 topics=TOPICS,
                 partitions=INSIDE_PARTITIONS,
             ),
             MemoryPositions(self.kafka, faults),
-            Clocks(
-                now_ms=lambda: self.clock.now_ms, monotonic_s=self.clock.monotonic_s, wait_s=waits_s.append
-            ),
+            Clocks(now_ms=lambda: self.clock.now_ms, monotonic_s=self.clock.monotonic_s),
             IntakeMetrics(CollectorRegistry()),
         )
         host = MemoryHost(self.kafka, step, batch_max)
         host.assign(self.read_partitions())
-        return Worker(host, outside, store, waits_s)
+        return Worker(host, outside, store)
 
     def read_partitions(self) -> list[TopicPartition]:
         """Name every partition that intake reads."""

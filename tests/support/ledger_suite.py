@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from services.billing.rows import ReturnDecision
 from services.billing.step import Billing, Ledger
 from services.bus.log_reader import LogReader
+from services.bus.patience import PatientStep
 from services.bus.ports import Stopped, TopicPartition
 from services.contract.codec import codec
 from services.contract.entries import Position
@@ -94,12 +95,13 @@ class Reading:
 
     def __init__(self, ledger: Ledger, log: LogBuilder) -> None:
         self.log = log
-        self.reader = LogReader(Billing(ledger, codec()), codec(), topic=TOPIC, monotonic_s=lambda: 0.0)
+        reader = LogReader(Billing(ledger, codec()), codec(), topic=TOPIC, monotonic_s=lambda: 0.0)
+        self.reader = PatientStep(reader, monotonic_s=lambda: 0.0)
         self.partitions = [TopicPartition(TOPIC, at) for at in range(log.partitions)]
         self.reader.take_over(self.partitions)
 
     def read(self, start: int = 0, end: int | None = None) -> bool:
-        """Handle the records from `start` to `end`; tell whether another owner had moved on."""
+        """Handle the records from `start` to `end`; tell whether they must begin again."""
         again = self.reader.handle(self.log.records[start:end])
         if again:
             self.reader.take_over(again)

@@ -116,13 +116,15 @@ class Whole:
             store = MemoryIntakeStore(self.intake, self.clock, lambda: self.market, faults)
             return Intake(
                 Admission(store, codec(), _VAULT, KEYS),
-                Outlets(inside=producer, outside=producer, topics=TOPICS, partitions=PARTITIONS),
-                MemoryPositions(self.kafka, faults),
-                Clocks(
-                    now_ms=lambda: self.clock.now_ms,
-                    monotonic_s=self.clock.monotonic_s,
-                    wait_s=lambda _: None,
+                Outlets(
+                    inside=producer,
+                    outside=producer,
+                    alive=lambda: True,
+                    topics=TOPICS,
+                    partitions=PARTITIONS,
                 ),
+                MemoryPositions(self.kafka, faults),
+                Clocks(now_ms=lambda: self.clock.now_ms, monotonic_s=self.clock.monotonic_s),
                 IntakeMetrics(CollectorRegistry()),
             )
         if step == "resale":

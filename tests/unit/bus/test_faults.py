@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from structlog.testing import capture_logs
 
-from services.bus.faults import Warnings, judge
+from services.bus.faults import Warnings, answer_to, judge
 from services.bus.memory import VirtualClock
-from services.bus.ports import BusFailed
+from services.bus.ports import BusFailed, PassingFault
 
 
 def message(code: int, *, fatal: bool = False) -> KafkaMessage:
@@ -63,3 +63,27 @@ def test_different_faults_are_each_said() -> None:
         judge(message(KafkaError._TRANSPORT), warnings)
         judge(message(KafkaError.LEADER_NOT_AVAILABLE), warnings)
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    ],
+)
+def test_what_a_broker_does_not_know_just_after_its_start_passes(code: int) -> None:
+    found = answer_to("the end of leads.log partition 3", KafkaException(KafkaError(code, "why")))
+    assert isinstance(found, PassingFault)
+    assert str(found).startswith("the end of leads.log partition 3: ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), KafkaError(KafkaError._TRANSPORT, "", fatal=True)],
+)
+def test_answer_that_no_time_changes_ends_the_worker(error: KafkaError) -> None:
+    assert isinstance(answer_to("the end of leads.log partition 3", error), BusFailed)
