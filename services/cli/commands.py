@@ -128,6 +128,12 @@ COMMANDS: tuple[Command, ...] = (
         help="What lies in the database: move leads that are long over to the archive.",
     ),
     Command(
+        name="vault",
+        module="services.cli.vault_commands",
+        attribute="app",
+        help="The vault's master key: make a new one, go over to it, see which rows need which.",
+    ),
+    Command(
         name="dlq",
         module="services.bus.dead_letters_cli",
         attribute="app",
