@@ -128,6 +128,12 @@ COMMANDS: tuple[Command, ...] = (
         help="What lies in the database: move leads that are long over to the archive.",
     ),
     Command(
+        name="suppress",
+        module="services.cli.suppress_commands",
+        attribute="app",
+        help="People who are not to be asked again: their leads are declined, and taken off the market.",
+    ),
+    Command(
         name="vault",
         module="services.cli.vault_commands",
         attribute="app",

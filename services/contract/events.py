@@ -130,6 +130,7 @@ class WithdrawalReason(StrEnum):
     ERASED = "erased"
     REVOKED = "revoked"
     OPERATOR = "operator"
+    SUPPRESSED = "suppressed"
 
 
 class FailureReason(StrEnum):

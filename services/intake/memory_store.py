@@ -25,6 +25,8 @@ class MemoryIntakeTables:
     details: dict[str, Sealed] = field(default_factory=dict)
     consents: dict[str, Sealed] = field(default_factory=dict)
     kept_until_ms: dict[tuple[str, str], int] = field(default_factory=dict)
+    subjects: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    suppressed: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -60,7 +62,10 @@ class MemoryIntakeStore:
             del tables.kept_until_ms[table, lead_id]
         for fingerprint in expired:
             del tables.fingerprints[fingerprint]
-        return len(old) + len(expired)
+        over = [key for key, until_ms in tables.subjects.items() if until_ms < now_ms][:limit]
+        for subject in over:
+            del tables.subjects[subject]
+        return len(old) + len(expired) + len(over)
 
 
 @dataclass(slots=True)
@@ -91,6 +96,9 @@ class _MemoryDoor:
         self.before = {fingerprint: owners[fingerprint] for fingerprint in claims if fingerprint in owners}
         return self.before
 
+    def suppressed(self, subjects: Collection[bytes]) -> frozenset[bytes]:
+        return frozenset(self.tables.suppressed.intersection(subjects))
+
     def keep(self, kept: Kept) -> None:
         if any(row.lead_id in self.tables.leads for row in kept.leads):
             raise TryAgain("a lead was kept by another worker")
@@ -101,6 +109,7 @@ class _MemoryDoor:
         tables.leads |= {row.lead_id: row for row in kept.leads}
         self._seal("details", tables.details, kept.details)
         self._seal("consents", tables.consents, kept.consents)
+        tables.subjects |= {(subject, lead_id): until_ms for subject, lead_id, until_ms in kept.subjects}
         wrong = corrections(self.claims, self.before, kept.owners)
         tables.fingerprints |= {**self.claims, **self.before, **wrong.changed}
         for fingerprint in wrong.given_up:

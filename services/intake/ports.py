@@ -34,6 +34,14 @@ class SealedRow(NamedTuple):
     kept_until_ms: int
 
 
+class SubjectRow(NamedTuple):
+    """A way in which an accepted lead's person can be reached, hashed."""
+
+    subject: bytes
+    lead_id: str
+    kept_until_ms: int
+
+
 class Kept(NamedTuple):
     """All that a batch leaves in the tables; the owners are those of every fingerprint that the batch claimed."""
 
@@ -41,6 +49,7 @@ class Kept(NamedTuple):
     details: Sequence[SealedRow]
     consents: Sequence[SealedRow]
     owners: Mapping[bytes, Owner]
+    subjects: Sequence[SubjectRow] = ()
 
 
 class TryAgain(Exception):
@@ -63,6 +72,10 @@ class Door(Protocol):
 
         The rest is the claimant's, unless `keep` says otherwise.
         """
+        ...
+
+    def suppressed(self, subjects: Collection[bytes]) -> frozenset[bytes]:
+        """Read which of these persons are suppressed; none is added between here and the transaction's end."""
         ...
 
     def keep(self, kept: Kept) -> None:

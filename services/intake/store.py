@@ -17,7 +17,7 @@ from services.bus.arrays import Bigints, Uuids, adapt, uuid_bytes, uuids
 from services.bus.ports import Stopped
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import Door, Kept, LeadRow, SealedRow, TryAgain
+from services.intake.ports import Door, Kept, LeadRow, SealedRow, SubjectRow, TryAgain
 from services.market.store import Markets, current_version, load
 
 # One statement, and so one view of both tables: a lead that is being archived is in one of them.
@@ -55,6 +55,8 @@ copy intake.leads
     (lead_id, source_id, origin_partition, origin_offset, payload_hash, record, received_at_ms)
 from stdin (format binary)
 """
+_SUPPRESSED = "select uuid_send(person) from vault.suppressed where person = any(%s)"
+_COPY_SUBJECTS = "copy vault.people (person, lead_id, kept_until_ms) from stdin (format binary)"
 _COPY_SEALED = "copy {} (lead_id, key_id, wrapped_key, sealed, kept_until_ms) from stdin (format binary)"
 _COPY_DETAILS = _COPY_SEALED.format("vault.leads")
 _COPY_CONSENTS = _COPY_SEALED.format("vault.consents")
@@ -85,6 +87,19 @@ delete from {table} where lead_id = any(array(
 """
 _FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
 _FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
+_FORGET_SUBJECTS = """
+with walked as (
+    select person, lead_id from vault.people where (person, lead_id) > (%s, %s) order by person, lead_id limit %s
+), forgotten as (
+    delete from vault.people as row
+    using walked
+    where row.person = walked.person and row.lead_id = walked.lead_id
+        and row.kept_until_ms < extract(epoch from statement_timestamp()) * 1000
+    returning 1
+)
+select (select count(*) from forgotten), w.person, w.lead_id
+from (select) one left join (select * from walked order by person desc, lead_id desc limit 1) w on true
+"""
 _NIL = UUID(int=0)
 
 # Passing faults: deadlocks, locks and timeouts, lost connections (then nobody knows whether a commit took place), and
@@ -106,6 +121,7 @@ class PostgresIntakeStore:
         self._connection: Connection | None = None
         self._markets = Markets(self._load_market)
         self._walked_to = _NIL
+        self._subjects_walked_to = (_NIL, _NIL)
 
     @contextmanager
     def open(self) -> Iterator[Door]:
@@ -121,7 +137,8 @@ class PostgresIntakeStore:
             connection = self._connected()
             details = connection.execute(_FORGET_DETAILS, (limit,)).rowcount
             consents = connection.execute(_FORGET_CONSENTS, (limit,)).rowcount
-            return details + consents + self._forget_fingerprints(connection, limit)
+            hashes = self._forget_fingerprints(connection, limit) + self._forget_subjects(connection, limit)
+            return details + consents + hashes
 
     def market(self) -> Market:
         """Read the market in force. Raise `TryAgain`, or `Stopped` before the first."""
@@ -147,6 +164,13 @@ class PostgresIntakeStore:
         assert row is not None, "a select without from has a row"
         forgotten, last = row
         self._walked_to = last or _NIL
+        return int(forgotten)
+
+    def _forget_subjects(self, connection: Connection, limit: int) -> int:
+        row = connection.execute(_FORGET_SUBJECTS, (*self._subjects_walked_to, limit)).fetchone()
+        assert row is not None, "an outer join from one row has a row"
+        forgotten, person, lead_id = row
+        self._subjects_walked_to = (person or _NIL, lead_id or _NIL)
         return int(forgotten)
 
     @contextmanager
@@ -201,8 +225,16 @@ class _PostgresDoor:
         self._claims, self._before = claims, self._lock(others) if others else {}
         return self._before
 
+    def suppressed(self, subjects: Collection[bytes]) -> frozenset[bytes]:
+        """Whoever adds one locks the table against readers, and so waits for our end; from then on all see it."""
+        if not subjects:
+            return frozenset()
+        rows = self._cursor.execute(_SUPPRESSED, (Uuids(subjects),)).fetchall()
+        return frozenset(subject for (subject,) in rows)
+
     def keep(self, kept: Kept) -> None:
         self._copy_leads(kept.leads)
+        self._copy_subjects(kept.subjects)
         self._copy_sealed(_COPY_DETAILS, kept.details)
         self._copy_sealed(_COPY_CONSENTS, kept.consents)
         self._correct(kept.owners)
@@ -232,6 +264,13 @@ class _PostgresDoor:
                         received_at_ms.to_bytes(8, "big"),
                     )
                 )
+
+    def _copy_subjects(self, rows: Sequence[SubjectRow]) -> None:
+        if not rows:
+            return
+        with self._cursor.copy(_COPY_SUBJECTS) as copy:
+            for subject, lead_id, kept_until_ms in rows:
+                copy.write_row((subject, uuid_bytes(lead_id), kept_until_ms.to_bytes(8, "big")))
 
     def _copy_sealed(self, statement: str, rows: Sequence[SealedRow]) -> None:
         if not rows:
