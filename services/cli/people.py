@@ -24,6 +24,7 @@ from services.vault.keys import read_key
 from services.vault.people import leads_of
 
 FROM_STDIN = "-"
+PERSON_HELP = "An email address, a phone number, or a lead's id; - reads it from standard input."
 
 
 def identity_keys(found: StepSettings) -> IdentityKeys:

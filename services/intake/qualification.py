@@ -100,11 +100,15 @@ class Judge:
         return source, form
 
     def _fingerprints(self, lead_type: LeadType, contact: Mapping[str, str]) -> tuple[bytes, ...]:
-        """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
         if not lead_type.duplicate_within_ms:
             return ()
-        fingerprint, name = self._keys.fingerprint, lead_type.name
-        return tuple([fingerprint(name, way, contact[way].lower()) for way in _REACHED_BY if way in contact])
+        return fingerprints_in(contact, lead_type.name, self._keys)
+
+
+def fingerprints_in(contact: Mapping[str, str], lead_type: str, keys: IdentityKeys) -> tuple[bytes, ...]:
+    """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
+    fingerprint = keys.fingerprint
+    return tuple([fingerprint(lead_type, way, contact[way].lower()) for way in _REACHED_BY if way in contact])
 
 
 def subjects_in(contact: Mapping[str, str], keys: IdentityKeys) -> tuple[bytes, ...]:
