@@ -30,7 +30,9 @@ from services.contract.events import (
     DeliveryFailed,
     DispositionReported,
     Draw,
+    ErasureAcknowledged,
     Event,
+    LeadErased,
     LeadUpgraded,
     LimitReached,
     MoneyMoved,
@@ -53,11 +55,11 @@ from services.contract.limits import WHOLE_RETURN, fee_draws, money_draws, retur
 from services.contract.market import PerLead, ShareOfRevenue
 from services.contract.times import MINUTE_MS
 
-_BEFORE_LISTING: Final = frozenset({WithdrawalNoted, CommandRefused, MoneyMoved})
+_BEFORE_LISTING: Final = frozenset({WithdrawalNoted, CommandRefused, MoneyMoved, LeadErased})
 _AFTER_CLOSE: Final = frozenset(
     {
         BidVoided, CommandRefused, DeliveryFailed, DispositionReported, LimitReached, ReturnApproved, ReturnRefused,
-        ReturnRequested,
+        ReturnRequested, LeadErased, ErasureAcknowledged,
     }
 )  # fmt: skip
 """What may follow the close of a lead: nothing that sells, asks or waits."""
@@ -72,7 +74,7 @@ _UNDEFINED: Final = Listed("", "", None, 0, {}, 0, (), 0, 0, False, 0, None)
 class Folded:
     """What an entry has come to, event by event."""
 
-    __slots__ = ("closed_auction", "earned", "next_try_ms", "outcome", "sold", "told", "upgraded")
+    __slots__ = ("closed_auction", "earned", "erasure", "next_try_ms", "outcome", "sold", "told", "upgraded")
 
     def __init__(self) -> None:
         self.sold: list[Sale] = []
@@ -81,6 +83,7 @@ class Folded:
         self.upgraded = False
         self.next_try_ms: int | None = None
         self.closed_auction: AuctionClosed | None = None
+        self.erasure: tuple[str, int] | None = None
 
 
 class _Usual(NamedTuple):
@@ -148,6 +151,7 @@ class LeadChecks:
             ReturnRequested: self._ask_return,
             ReturnRefused: self._refuse_return,
             DispositionReported: self._dispose,
+            ErasureAcknowledged: self._acknowledge,
             MoneyMoved: self._move_money,
         }
         self._judges_of_entries: dict[type, Callable[[At, LeadState, Folded, Any], None]] = {
@@ -157,6 +161,7 @@ class LeadChecks:
             LeadUpgraded: self._upgrade,
             ReturnApproved: self._approve_return,
             DeliveryFailed: self._fail_delivery,
+            LeadErased: self._erase,
         }
 
     def fold(self, at: At, value: bytes, start: int, state: LeadState) -> Happened | None:
@@ -275,7 +280,7 @@ class LeadChecks:
         if folded.closed_auction is not None:
             self._auction_checks.decided(at, state, folded.closed_auction, folded.sold)
         pings = pinged(at.lead_id, at.partition, at.seq, at.decided_at_ms, others) if others else ()
-        if not (folded.told or pings):
+        if not (folded.told or pings or folded.erasure):
             return None
         happened = Happened(
             at.offset,
@@ -287,6 +292,7 @@ class LeadChecks:
             folded.upgraded,
             folded.next_try_ms,
             pings,
+            folded.erasure,
         )
         state.happened[at.seq] = happened
         if folded.next_try_ms is not None:
@@ -672,6 +678,24 @@ class LeadChecks:
             state.sales[event.sale_number - 1].terms.buyer_id != event.buyer_id
         ):
             self._broken(at, Rule.TERMS_ARE_TRUE, f"{event.buyer_id} reports on a sale that is not its own")
+
+    def _erase(self, at: At, state: LeadState, folded: Folded, event: LeadErased) -> None:
+        """Nothing is sold of a lead whose person is forgotten, and all that hold it are asked to follow."""
+        holders = tuple(sale.terms.buyer_id for sale in state.sales)
+        if event.holders != holders or event.acknowledge_by_ms <= at.decided_at_ms:
+            self._broken(at, Rule.TERMS_ARE_TRUE, f"{event.holders} are asked to erase what {holders} hold")
+        if state.listed is not None and state.close is None:
+            self._broken(at, Rule.NOTHING_AFTER_THE_CLOSE, "an erased lead is for sale still")
+        state.erasure = (event.reason.value, ())
+        folded.erasure = (event.reason.value, event.acknowledge_by_ms)
+
+    def _acknowledge(self, at: At, state: LeadState, event: ErasureAcknowledged) -> None:
+        reason, erased_by = state.erasure or ("", ())
+        is_sale = 1 <= event.sale_number <= len(state.sales)
+        is_its = is_sale and state.sales[event.sale_number - 1].terms.buyer_id == event.buyer_id
+        if not reason or not is_its or event.buyer_id in erased_by:
+            self._broken(at, Rule.TERMS_ARE_TRUE, f"{event.buyer_id} acknowledges what it was not asked for")
+        state.erasure = (reason, (*erased_by, event.buyer_id))
 
     def _move_money(self, at: At, state: LeadState, event: MoneyMoved) -> None:
         moves = state.moves or []

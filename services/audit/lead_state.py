@@ -59,7 +59,7 @@ class Happened(NamedTuple):
 
     `told` is what its source hears, in the order of the events: a sale by its number, the others by their name (what is
     taken back with number and amount). `holders`: how many hold the lead after it. `pings`: for each buyer that is told
-    something there, a digest of it.
+    something there, a digest of it. `erasure`: why its holders are to erase it, and until when.
     """
 
     offset: int
@@ -71,6 +71,7 @@ class Happened(NamedTuple):
     upgraded: bool
     next_try_ms: int | None
     pings: tuple[tuple[str, bytes], ...]
+    erasure: tuple[str, int] | None = None
 
 
 class Told(NamedTuple):
@@ -121,7 +122,8 @@ class LeadState:
 
     `place`: seq and offset of the entry that listed it; `close`: of the one that closed it, with time and outcome.
     `auction`, `bids` are of the auction that is open; `windows` are those that are open, by number: kind, end. `moves`
-    are an account's: buyer, kind, reference, cents, currency, seq, offset, time.
+    are an account's: buyer, kind, reference, cents, currency, seq, offset, time. `erasure`: why the holders were asked
+    to erase it, and who has.
     """
 
     # Most leads never have most of these: so they are the class's until they are a lead's own.
@@ -142,6 +144,7 @@ class LeadState:
     stage_from_ms = 0
     upgraded = False
     moves: list[tuple[str, str, str, int, str, int, int, int]] | None = None
+    erasure: tuple[str, tuple[str, ...]] | None = None
 
     def __init__(self) -> None:
         self.sales: list[Sale] = []
@@ -160,7 +163,7 @@ def letters_of(state: LeadState, happened: Happened) -> list[tuple[str, str, Any
     ]
     if happened.upgraded and not happened.sold:
         letters.append((UPGRADED, sales[0].terms.buyer_id, 1))
-    if happened.sold or happened.outcome is not None:
+    if happened.sold or happened.outcome is not None or happened.erasure is not None:
         before = happened.sold[0] - 1 if happened.sold else happened.holders
         told = happened.upgraded and not happened.sold
         letters += [(NOTICE, sale.terms.buyer_id, None) for sale in sales[int(told) : before]]
@@ -199,7 +202,7 @@ _SALE = (
 )  # fmt: skip
 _LEAD = (
     "place", "close", "accepted", "accepted_at", "accepted_at_ms", "auction", "auctions", "bids", "declined", "offer",
-    "windows", "stage", "stage_from_ms", "upgraded", "moves", "seen",
+    "windows", "stage", "stage_from_ms", "upgraded", "moves", "seen", "erasure",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ KEPT_MAX: Final = 100_000
 """So many leads are held in memory by default: about 300 MB."""
 
 _EVICTED_AT_ONCE: Final = 16_384
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _WRITER: Final = f"{_FORMAT}:{sys.implementation.cache_tag}:{marshal.version}".encode()
 
 _SCHEMA: Final = """

@@ -189,6 +189,9 @@ def _notice(lead_id: str, state: LeadState, happened: Happened) -> Body:
     told = [_sold(state.sales[number - 1].terms) for number in happened.sold]
     if happened.outcome is not None:
         told.append({"type": "closed", "outcome": happened.outcome})
+    if happened.erasure is not None:
+        reason, by_ms = happened.erasure
+        told.append({"type": "erasure", "reason": reason, "acknowledge_by": iso_time(by_ms)})
     return {
         "type": "notice",
         "lead_id": lead_id,

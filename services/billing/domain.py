@@ -40,7 +40,9 @@ from services.contract.events import (
     CommandRefused,
     DeliveryFailed,
     DispositionReported,
+    ErasureAcknowledged,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -90,6 +92,8 @@ WITHOUT_MONEY: tuple[type, ...] = (
     BidVoided,
     AuctionClosed,
     LimitReached,
+    LeadErased,
+    ErasureAcknowledged,
 )
 """The events that mean nothing to finance: billing passes them over without decoding them."""
 

@@ -18,7 +18,9 @@ from pathlib import Path
 import psycopg
 from psycopg import errors, sql
 
-STEPS = ("audit", "billing", "feed", "gateway", "intake", "market", "resale", "router")
+STEPS = ("audit", "billing", "feed", "gateway", "intake", "market", "resale", "router", "vault")
+"""Whoever has a role and migrations: the steps, the market's operators, and those that see to people's rights."""
+
 ROLES = tuple(f"gavel_{step}" for step in STEPS)
 
 SERVICES = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -68,6 +68,13 @@ class StepSettings(BaseSettings):
         default=None, description="a file of librdkafka properties (key=value), for SASL and TLS"
     )
     vault_key_file: Path | None = Field(default=None, description="the file with the vault's master key")
+    vault_key: SecretStr | None = Field(
+        default=None, description="the vault's master key itself, in base64, where it can't be a file"
+    )
+    vault_older_key_files: str = Field(
+        default="",
+        description="files with master keys that still open what they sealed (several with commas)",
+    )
     fingerprint_key_file: Path | None = Field(
         default=None, description="the file with the key of fingerprints and payload hashes"
     )

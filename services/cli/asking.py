@@ -7,7 +7,7 @@ the sales. What was decided is read from the router's table, where a decision ex
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -60,15 +60,21 @@ def partitions_inside() -> int:
 
 def place(found: StepSettings, command: Command) -> Placed:
     """Write a command into its lead's partition; raise `BusFailed` where it is not acknowledged in time."""
-    partition = partition_of(command.lead_id, partitions_inside())
-    acknowledged: list[int] = []
+    (placed,) = place_all(found, [command])
+    return placed
+
+
+def place_all(found: StepSettings, commands: Sequence[Command]) -> list[Placed]:
+    """Write each command into its lead's partition; raise `BusFailed` where one is not acknowledged in time."""
+    placed: list[Placed] = []
     failed: list[KafkaError] = []
 
     def on_delivery(error: KafkaError | None, message: KafkaMessage) -> None:
         if error is not None:
             failed.append(error)
         else:
-            acknowledged.append(message.offset() or 0)
+            key = message.key() or b""
+            placed.append(Placed(key.decode(), message.partition() or 0, message.offset() or 0))
 
     producer = Producer(
         found.connection().librdkafka(
@@ -81,15 +87,31 @@ def place(found: StepSettings, command: Command) -> Placed:
     )
     topic = found.topics.commands
     try:
-        producer.produce(
-            topic, codec().encode(command), command.lead_id.encode(), partition, on_delivery=on_delivery
-        )
+        for command in commands:
+            partition = partition_of(command.lead_id, partitions_inside())
+            value, key = codec().encode(command), command.lead_id.encode()
+            producer.produce(topic, value, key, partition, on_delivery=on_delivery)
+            producer.poll(0)
     except (KafkaException, BufferError) as error:
         raise BusFailed(f"{topic}: {error}") from error
     producer.flush(ACKNOWLEDGED_WITHIN_S + 1.0)
-    if not acknowledged:
-        raise BusFailed(f"{topic}: {failed[0] if failed else 'the command was not acknowledged in time'}")
-    return Placed(command.lead_id, partition, acknowledged[0])
+    if len(placed) < len(commands):
+        raise BusFailed(f"{topic}: {failed[0] if failed else 'a command was not acknowledged in time'}")
+    return placed
+
+
+def wait_for_all(connection: psycopg.Connection, placed: Sequence[Placed], *, wait_s: float) -> Iterator[int]:
+    """Tell how many commands are still to be decided, until none is, or the time is up."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        heads: dict[int, int] = dict(
+            connection.execute("select partition, next_command from router.heads").fetchall()
+        )
+        left = sum(heads.get(each.partition, 0) <= each.offset for each in placed)
+        yield left
+        if not left or time.monotonic() >= deadline_s:
+            return
+        time.sleep(_ASK_EACH_S)
 
 
 def wait_for(

@@ -128,6 +128,31 @@ COMMANDS: tuple[Command, ...] = (
         help="What lies in the database: move leads that are long over to the archive.",
     ),
     Command(
+        name="subject",
+        module="services.cli.subject_command",
+        attribute="subject",
+        help="One person: who received its data, when, under which promise.",
+        is_group=False,
+    ),
+    Command(
+        name="erase",
+        module="services.cli.erase_commands",
+        attribute="app",
+        help="Forget a person, or honour a revoked consent, here and at every holder; see what is open.",
+    ),
+    Command(
+        name="suppress",
+        module="services.cli.suppress_commands",
+        attribute="app",
+        help="People who are not to be asked again: their leads are declined, and taken off the market.",
+    ),
+    Command(
+        name="vault",
+        module="services.cli.vault_commands",
+        attribute="app",
+        help="The vault's master key: make a new one, go over to it, see which rows need which.",
+    ),
+    Command(
         name="dlq",
         module="services.bus.dead_letters_cli",
         attribute="app",

@@ -35,6 +35,8 @@ def complaint_about(error: Exception) -> Complaint | None:
     from services.bus.migrations import MigrationError
     from services.bus.ports import BusFailed, PassingFault, Stopped
     from services.bus.settings import SettingsError
+    from services.vault.keys import KeyFileError
+    from services.vault.sealing import VaultError
 
     match error:
         case Complaint():
@@ -43,7 +45,9 @@ def complaint_about(error: Exception) -> Complaint | None:
             return Complaint(
                 str(error), "Start a local stack with `gavel stack up`, or set it.", exit_code=MISUSED
             )
-        case StackError() | MigrationError() | Stopped():
+        case KeyFileError():
+            return Complaint(str(error), exit_code=MISUSED)
+        case StackError() | MigrationError() | Stopped() | VaultError():
             return Complaint(str(error))
         case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
             return Complaint("The database is not set up.", "Run `gavel setup`.")

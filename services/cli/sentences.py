@@ -16,7 +16,9 @@ from services.contract.events import (
     BidPlaced,
     BidResult,
     DeliveryFailed,
+    ErasureReason,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -25,7 +27,7 @@ from services.contract.events import (
     ReturnApproved,
 )
 from services.contract.market import Mode, Selection
-from services.contract.times import decimal_amount
+from services.contract.times import decimal_amount, iso_time
 from services.router.promises import duration_for_people
 
 ENDED: Mapping[Outcome, str] = {
@@ -91,6 +93,13 @@ def closed(event: LeadClosed) -> str:
     """Tell how the selling ended, and who holds the lead."""
     holders = f"held by {names(event.holders)}" if event.holders else "held by nobody"
     return f"Closed: {ENDED[event.outcome]}; {holders}."
+
+
+def erased(event: LeadErased) -> str:
+    """Tell why the person is forgotten here, and who has to follow by when."""
+    why = "its person asked for it" if event.reason is ErasureReason.ERASED else "its consent was revoked"
+    asked = f"{names(event.holders)} to follow by {iso_time(event.acknowledge_by_ms)[:10]}"
+    return f"Contact and other details erased, as {why}" + (f"; asked {asked}." if event.holders else ".")
 
 
 def delivery_failed(event: DeliveryFailed) -> str:
@@ -166,6 +175,8 @@ def happened(item: Mapping[str, Any]) -> str:
             told = "accepted"
         case "earned":
             told = "listed"
+        case "erasure":
+            told = f"to be erased ({item['reason']}), and to say so by {item['acknowledge_by'][:10]}"
         case other:
             told = f"{words(other)}, sale {item['sale_number']}"
     if "payout" in item:

@@ -23,8 +23,10 @@ from services.contract.events import (
     CommandRefused,
     DeliveryFailed,
     DispositionReported,
+    ErasureAcknowledged,
     Event,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -58,6 +60,8 @@ MarketEvent: TypeAlias = (
     | ReturnRefused
     | MoneyMoved
     | LimitReached
+    | LeadErased
+    | ErasureAcknowledged
 )
 """What is told of auctions, and of what comes after a sale."""
 
@@ -196,6 +200,10 @@ class _Teller:
                 return f"Account of {event.buyer_id}: {event.kind} of {amount} ({event.reference})."
             case LimitReached():
                 return self._limit_reached(event, at_ms)
+            case LeadErased():
+                return sentences.erased(event)
+            case ErasureAcknowledged(buyer_id=buyer_id):
+                return f"{buyer_id} has erased it{', as an operator says' if event.by_operator else ''}."
             case _:
                 assert_never(event)
 

@@ -38,7 +38,7 @@ def adopt_local_stack(environment: MutableMapping[str, str]) -> None:
             environment.setdefault(name, server.address)
     for name, file in _KEY_FILES.items():
         key = (data / "secrets" / file).absolute()
-        if key.exists():
+        if key.exists() and not (name == "GAVEL_VAULT_KEY_FILE" and "GAVEL_VAULT_KEY" in environment):
             environment.setdefault(name, str(key))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from services.contract.events import Outcome
+from services.contract.events import ErasureReason, Outcome
 from services.contract.market import Mode
 from services.contract.records import quickly_made
 
@@ -21,6 +21,7 @@ class SinceKind(StrEnum):
 
     SOLD = "sold"
     CLOSED = "closed"
+    ERASURE = "erasure"
 
 
 @quickly_made
@@ -93,13 +94,18 @@ class DeliveredLead:
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
-    """One thing that happened to a lead: a sale has number and mode, a close its outcome."""
+    """One thing that happened to a lead: a sale has number and mode, a close its outcome.
+
+    An erasure has its reason, and the buyer is to erase the lead and to say so by `acknowledge_by_ms`.
+    """
 
     type: SinceKind
     sale_number: int | None
     sales_max: int | None
     mode: Mode | None
     outcome: Outcome | None
+    reason: ErasureReason | None = None
+    acknowledge_by_ms: int | None = None
 
 
 @quickly_made

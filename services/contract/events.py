@@ -130,6 +130,14 @@ class WithdrawalReason(StrEnum):
     ERASED = "erased"
     REVOKED = "revoked"
     OPERATOR = "operator"
+    SUPPRESSED = "suppressed"
+
+
+class ErasureReason(StrEnum):
+    """What a person asked for: to be forgotten, or (a revoked consent) not to be contacted any more."""
+
+    ERASED = "erased"
+    REVOKED = "revoked"
 
 
 class FailureReason(StrEnum):
@@ -155,6 +163,7 @@ class RefusalReason(StrEnum):
     RETURN_NOT_ASKED = "return_not_asked"
     UNKNOWN_BUYER = "unknown_buyer"
     WRONG_CURRENCY = "wrong_currency"
+    ERASURE_NOT_ASKED = "erasure_not_asked"
 
 
 @quickly_made
@@ -564,6 +573,29 @@ class LimitReached:
     resumes_at_ms: int | None
 
 
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadErased:
+    """The lead's contact and other details are deleted here, and each holder is to do the same and say so.
+
+    Once the entry is published, the vault's row goes. `holders` are to answer by `acknowledge_by_ms`.
+    """
+
+    reason: ErasureReason
+    holders: tuple[str, ...]
+    acknowledge_by_ms: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureAcknowledged:
+    """A holder has erased the lead, as it says itself or as an operator knows."""
+
+    sale_number: int
+    buyer_id: str
+    by_operator: bool
+
+
 Event: TypeAlias = (
     LeadListed
     | StageStarted
@@ -590,4 +622,6 @@ Event: TypeAlias = (
     | ReturnRefused
     | MoneyMoved
     | LimitReached
+    | LeadErased
+    | ErasureAcknowledged
 )

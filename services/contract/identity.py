@@ -25,6 +25,7 @@ class IdentityKeys:
         self._payload = KeyedHash(secret, b"payload\n")
         self._reference = KeyedHash(secret, b"reference\n")
         self._person = KeyedHash(secret, b"person\n")
+        self._subject = KeyedHash(secret, b"subject\n")
 
     def payload_hash(self, canonical: bytes) -> bytes:
         """Hash a submission's content, in its canonical spelling (32 bytes)."""
@@ -42,6 +43,10 @@ class IdentityKeys:
     def fingerprint(self, lead_type: str, kind: str, value: str) -> bytes:
         """Hash what a person is known again by, within a lead type (16 bytes)."""
         return self._person.of(f"{lead_type}\n{kind}\n{value}".encode())[:FINGERPRINT_BYTES]
+
+    def subject(self, kind: str, value: str) -> bytes:
+        """Hash what a person is found by in all lead types, to be answered, erased or suppressed (16 bytes)."""
+        return self._subject.of(f"{kind}\n{value}".encode())[:FINGERPRINT_BYTES]
 
 
 class KeyedHash:

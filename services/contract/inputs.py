@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from services.contract.events import (
     Disposition,
+    ErasureReason,
     FailureReason,
     MoneyKind,
     NoBidReason,
@@ -80,6 +81,25 @@ class WithdrawLead:
 
     lead_id: str
     reason: WithdrawalReason
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseLead:
+    """Forget a lead's person: take the lead off the market, delete its details, and have its holders do the same."""
+
+    lead_id: str
+    reason: ErasureReason
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeErasure:
+    """A buyer has erased a lead that it was asked to erase; `by_operator`: an operator says so for it."""
+
+    lead_id: str
+    buyer_id: str
+    by_operator: bool
 
 
 @quickly_made
@@ -201,5 +221,7 @@ Command: TypeAlias = (
     | ReturnLead
     | DecideReturn
     | MoveMoney
+    | EraseLead
+    | AcknowledgeErasure
 )
 Input: TypeAlias = QualifiedLead | Command | TimerDue | ReportFailedDelivery | FailLead | CloseAuction

@@ -14,7 +14,7 @@ from services.contract.identity import IdentityKeys
 from services.intake.app import STEP, Opened, build
 from services.intake.store import PostgresIntakeStore
 from services.vault.keys import KeyFileError, read_key
-from services.vault.sealing import Vault
+from services.vault.ring import vault_of
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def _opened(settings: StepSettings) -> Opened:
         ),
         inside=lambda: LogProducer(settings.connection(), client_id=f"{client_id}-leads"),
         outside=lambda: OutsiderProducer(settings.connection(), client_id=f"{client_id}-receipts"),
-        vault=Vault(_key(settings.vault_key_file, "GAVEL_VAULT_KEY_FILE")),
+        vault=vault_of(settings),
         keys=IdentityKeys(_key(settings.fingerprint_key_file, "GAVEL_FINGERPRINT_KEY_FILE")),
         now_ms=lambda: time.time_ns() // 1_000_000,
     )

@@ -25,8 +25,9 @@ from services.intake.domain import (
     Verdict,
     claims_of,
     decide,
+    subjects_of,
 )
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, SubjectRow
 from services.intake.qualification import Judge
 from services.intake.reading import Submitted
 from services.intake.submission import read_submission
@@ -54,6 +55,7 @@ class _Rows(NamedTuple):
     lead: LeadRow
     details: SealedRow
     consent: SealedRow | None
+    subjects: Sequence[SubjectRow]
 
 
 class Admission:
@@ -79,11 +81,12 @@ class Admission:
         batch = [_assess(each, judge) for each in submitted]
         rows = [self._rows(assessed) for assessed in batch]
         claims = claims_of(batch)
+        subjects = subjects_of(batch)
         with self.store.open() as door:
-            found = door.look({each.identity.lead_id for each in submitted}, claims)
+            found = door.look({each.identity.lead_id for each in submitted}, claims, subjects)
             if found.market_version != judge.market_version:
                 raise _MarketChanged
-            decision = decide(batch, found.known, found.owners)
+            decision = decide(batch, found.known, found.owners, found.suppressed)
             kept = _kept(rows, decision)
             if claims or kept.leads:
                 door.keep(kept)
@@ -106,6 +109,10 @@ class Admission:
                 if candidate.consent_json is None
                 else self._sealed(identity, candidate.consent_json, candidate.consent_kept_until_ms)
             ),
+            subjects=[
+                SubjectRow(subject, identity.lead_id, candidate.consent_kept_until_ms)
+                for subject in candidate.subjects
+            ],
         )
 
     def _sealed(self, identity: Identity, payload: bytes, kept_until_ms: int) -> SealedRow:
@@ -143,4 +150,5 @@ def _kept(rows: Sequence[_Rows | None], decision: Decision) -> Kept:
         details=[each.details for each in accepted],
         consents=[each.consent for each in accepted if each.consent is not None],
         owners=decision.owners,
+        subjects=[row for each in accepted for row in each.subjects],
     )

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from services.contract.events import Disposition, NoBidReason, RejectionReason, ReturnReason
 from services.contract.inputs import (
     AcceptOffer,
+    AcknowledgeErasure,
     DeclineToBid,
     PlaceBid,
     RejectOffer,
@@ -64,7 +65,14 @@ OfferNumber: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=OFFER_NUMBER
 AuctionNumber: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=AUCTION_NUMBER_MAX)]
 BidCents: TypeAlias = Annotated[int | None, BeforeValidator(_cents)]
 Answered: TypeAlias = (
-    AcceptOffer | RejectOffer | ReportDisposition | PlaceBid | DeclineToBid | UpgradeSale | ReturnLead
+    AcceptOffer
+    | RejectOffer
+    | ReportDisposition
+    | PlaceBid
+    | DeclineToBid
+    | UpgradeSale
+    | ReturnLead
+    | AcknowledgeErasure
 )
 
 
@@ -126,7 +134,13 @@ class _Return(BaseModel):
     reason: ReturnReason
 
 
-_Answer: TypeAlias = _Accept | _Reject | _Report | _Bid | _NoBid | _Upgrade | _Return
+class _Erased(BaseModel):
+    model_config = _CLOSED
+    type: Literal["erased"]
+    lead_id: UUID
+
+
+_Answer: TypeAlias = _Accept | _Reject | _Report | _Bid | _NoBid | _Upgrade | _Return | _Erased
 _ANSWER: TypeAdapter[_Answer] = TypeAdapter(Annotated[_Answer, Field(discriminator="type")])
 
 
@@ -171,6 +185,8 @@ def read_answer(value: bytes | None, *, buyer_id: str, answered_at_ms: int) -> A
             return ReturnLead(
                 lead_id=lead_id, buyer_id=buyer_id, reason=answer.reason, answered_at_ms=answered_at_ms
             )
+        case _Erased():
+            return AcknowledgeErasure(lead_id=lead_id, buyer_id=buyer_id, by_operator=False)
         case _:
             assert_never(answer)
 

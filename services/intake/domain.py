@@ -30,6 +30,7 @@ class DeclineReason(StrEnum):
     FROM_THE_FUTURE = "from_the_future"
     DUPLICATE = "duplicate"
     OTHER_PAYLOAD = "other_payload"
+    SUPPRESSED = "suppressed"
 
 
 class Origin(NamedTuple):
@@ -53,7 +54,8 @@ class Identity(NamedTuple):
 class Candidate(NamedTuple):
     """A valid submission: what is sold, what is sealed, and by what the same person is known again.
 
-    `fingerprints` is empty where nobody looks for duplicates (test leads, types without `duplicate_within`).
+    `fingerprints` is empty where nobody looks for duplicates (test leads, types without `duplicate_within`). `subjects`
+    are the person's keyed hashes, whatever the lead type.
     """
 
     lead: QualifiedLead
@@ -63,6 +65,7 @@ class Candidate(NamedTuple):
     consent_kept_until_ms: int
     fingerprints: tuple[bytes, ...]
     duplicate_within_ms: int
+    subjects: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +141,29 @@ def claims_of(batch: Iterable[Assessed]) -> dict[bytes, Owner]:
     return claims
 
 
+def subjects_of(batch: Iterable[Assessed]) -> set[bytes]:
+    """Name the persons of a batch by their hashes."""
+    return {
+        subject
+        for assessed in batch
+        if isinstance(assessed.outcome, Candidate)
+        for subject in assessed.outcome.subjects
+    }
+
+
 def decide(
-    batch: Iterable[Assessed], known: Mapping[str, KnownLead], owners: Mapping[bytes, Owner]
+    batch: Iterable[Assessed],
+    known: Mapping[str, KnownLead],
+    owners: Mapping[bytes, Owner],
+    suppressed: frozenset[bytes] = frozenset(),
 ) -> Decision:
-    """Decide a batch in its order: `known` leads by id, and `owners` of fingerprints, as they were before it."""
+    """Decide a batch in its order: `known` leads by id, and `owners` of fingerprints, as they were before it.
+
+    `suppressed`: those of its persons whose leads are not taken.
+    """
     accepted: dict[str, Identity] = {}
     after = dict(owners)
-    verdicts = tuple(_verdict(assessed, known, accepted, after) for assessed in batch)
+    verdicts = tuple(_verdict(assessed, known, accepted, after, suppressed) for assessed in batch)
     return Decision(verdicts, after)
 
 
@@ -162,6 +181,7 @@ def _verdict(
     known: Mapping[str, KnownLead],
     accepted: dict[str, Identity],
     owners: dict[bytes, Owner],
+    suppressed: frozenset[bytes],
 ) -> Verdict:
     identity, outcome = assessed.identity, assessed.outcome
     before = known.get(identity.lead_id)
@@ -172,6 +192,8 @@ def _verdict(
         return _repeated(identity.payload_hash == twin.payload_hash)
     if isinstance(outcome, Declined):
         return outcome
+    if suppressed and not suppressed.isdisjoint(outcome.subjects):
+        return Declined(reason=DeclineReason.SUPPRESSED)
     if _is_duplicate(identity, outcome, owners):
         return Declined(reason=DeclineReason.DUPLICATE)
     accepted[identity.lead_id] = identity

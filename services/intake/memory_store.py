@@ -26,6 +26,8 @@ class MemoryIntakeTables:
     details: dict[str, Sealed] = field(default_factory=dict)
     consents: dict[str, Sealed] = field(default_factory=dict)
     kept_until_ms: dict[tuple[str, str], int] = field(default_factory=dict)
+    subjects: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    suppressed: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -61,7 +63,10 @@ class MemoryIntakeStore:
             del tables.kept_until_ms[table, lead_id]
         for fingerprint in expired:
             del tables.fingerprints[fingerprint]
-        return len(old) + len(expired)
+        over = [key for key, until_ms in tables.subjects.items() if until_ms < now_ms][:limit]
+        for subject in over:
+            del tables.subjects[subject]
+        return len(old) + len(expired) + len(over)
 
 
 @dataclass(slots=True)
@@ -72,8 +77,14 @@ class _MemoryDoor:
     before: Mapping[bytes, Owner] = field(default_factory=dict)
     kept: Kept | None = None
 
-    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
-        return Found(self.market_in_force().version, self._known(lead_ids), self._claim(claims))
+    def look(
+        self,
+        lead_ids: Collection[str] = (),
+        claims: Mapping[bytes, Owner] = NO_CLAIMS,
+        subjects: Collection[bytes] = (),
+    ) -> Found:
+        suppressed = frozenset(self.tables.suppressed.intersection(subjects))
+        return Found(self.market_in_force().version, self._known(lead_ids), self._claim(claims), suppressed)
 
     def _known(self, lead_ids: Collection[str]) -> Mapping[str, KnownLead]:
         rows = (self.tables.leads[lead_id] for lead_id in lead_ids if lead_id in self.tables.leads)
@@ -102,6 +113,7 @@ class _MemoryDoor:
         tables.leads |= {row.lead_id: row for row in kept.leads}
         self._seal("details", tables.details, kept.details)
         self._seal("consents", tables.consents, kept.consents)
+        tables.subjects |= {(subject, lead_id): until_ms for subject, lead_id, until_ms in kept.subjects}
         wrong = corrections(self.claims, self.before, kept.owners)
         tables.fingerprints |= {**self.claims, **self.before, **wrong.changed}
         for fingerprint in wrong.given_up:

@@ -37,6 +37,14 @@ class SealedRow(NamedTuple):
     kept_until_ms: int
 
 
+class SubjectRow(NamedTuple):
+    """A way in which an accepted lead's person can be reached, hashed."""
+
+    subject: bytes
+    lead_id: str
+    kept_until_ms: int
+
+
 class Kept(NamedTuple):
     """All that a batch leaves in the tables; the owners are those of every fingerprint that the batch claimed."""
 
@@ -44,23 +52,31 @@ class Kept(NamedTuple):
     details: Sequence[SealedRow]
     consents: Sequence[SealedRow]
     owners: Mapping[bytes, Owner]
+    subjects: Sequence[SubjectRow] = ()
 
 
 class Found(NamedTuple):
-    """What a batch finds: the market in force (0 before the first), leads accepted before, owners of fingerprints."""
+    """What a batch finds: the market in force (0 before the first), and what is known of its leads and persons."""
 
     market_version: int
     known: Mapping[str, KnownLead]
     owners: Mapping[bytes, Owner]
+    suppressed: frozenset[bytes]
 
 
 class Door(Protocol):
     """One open transaction; its end commits, an exception takes everything back."""
 
-    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
-        """Read which of these leads were accepted before, and lock the fingerprints claimed, in sorted order.
+    def look(
+        self,
+        lead_ids: Collection[str] = (),
+        claims: Mapping[bytes, Owner] = NO_CLAIMS,
+        subjects: Collection[bytes] = (),
+    ) -> Found:
+        """Read which of these leads were accepted before and which of these persons are suppressed.
 
-        Those that have no owner are the claimant's, unless `keep` says otherwise.
+        None is suppressed between here and the transaction's end. The fingerprints claimed are locked, in sorted order;
+        those that have no owner are the claimant's, unless `keep` says otherwise.
         """
         ...
 

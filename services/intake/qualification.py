@@ -23,7 +23,7 @@ from services.intake.submission import Consent, Submission
 
 CLOCK_TOLERANCE_MS = 5 * MINUTE_MS
 CONSENT_KEPT_MS = 1_827 * DAY_MS
-"""Proof of consent is kept for five years."""
+"""Proof of consent is kept for five years, and so are the keyed hashes by which its person is found."""
 
 _YEAR_2000_MS = 946_684_800_000
 _SPELLINGS_REMEMBERED = 4_096
@@ -83,6 +83,7 @@ class Judge:
             consent_kept_until_ms=received_at_ms + CONSENT_KEPT_MS,
             fingerprints=() if submission.is_test else self._fingerprints(lead_type, contact),
             duplicate_within_ms=lead_type.duplicate_within_ms,
+            subjects=subjects_in(contact, self._keys),
         )
 
     def _agreed(self, source_id: str, lead_type: str) -> tuple[Source, _Form]:
@@ -99,11 +100,27 @@ class Judge:
         return source, form
 
     def _fingerprints(self, lead_type: LeadType, contact: Mapping[str, str]) -> tuple[bytes, ...]:
-        """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
         if not lead_type.duplicate_within_ms:
             return ()
-        fingerprint, name = self._keys.fingerprint, lead_type.name
-        return tuple([fingerprint(name, way, contact[way].lower()) for way in _REACHED_BY if way in contact])
+        return fingerprints_in(contact, lead_type.name, self._keys)
+
+
+def fingerprints_in(contact: Mapping[str, str], lead_type: str, keys: IdentityKeys) -> tuple[bytes, ...]:
+    """Hash each way to reach the person: upper and lower case of an address are the same mailbox."""
+    fingerprint = keys.fingerprint
+    return tuple([fingerprint(lead_type, way, contact[way].lower()) for way in _REACHED_BY if way in contact])
+
+
+def subjects_in(contact: Mapping[str, str], keys: IdentityKeys) -> tuple[bytes, ...]:
+    """Hash each way in which normalised contact details reach their person; two ways are never one hash."""
+    return tuple([keys.subject(way, contact[way].lower()) for way in _REACHED_BY if way in contact])
+
+
+def subject_of(text: str, keys: IdentityKeys) -> bytes:
+    """Hash an email address or a phone number as its leads' are hashed; raise `ContactError`."""
+    way = "email" if "@" in text else "phone"
+    normalise, _ = _REACHED_BY[way]
+    return keys.subject(way, normalise(text.strip()).lower())
 
 
 class _DeclineError(Exception):

@@ -21,7 +21,7 @@ from services.bus.database import Session
 from services.bus.ports import PassingFault, Stopped
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
-from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow
+from services.intake.ports import NO_CLAIMS, Door, Found, Kept, LeadRow, SealedRow, SubjectRow
 from services.market.store import Markets, current_version, load
 
 Column: TypeAlias = Bigints | Byteas | Texts | Uuids
@@ -62,11 +62,13 @@ insert into intake.leads
     (lead_id, source_id, origin_partition, origin_offset, payload_hash, record, received_at_ms)
 select * from unnest(%s, %s, %s::bigint[]::int[], %s, %s, %s, %s)
 """
+_KEEP_SUBJECTS = "insert into vault.people (person, lead_id, kept_until_ms) select * from unnest(%s, %s, %s)"
 _KEEP_SEALED = """
 insert into {} (lead_id, key_id, wrapped_key, sealed, kept_until_ms) select * from unnest(%s, %s, %s, %s, %s)
 """
 _KEEP_DETAILS = _KEEP_SEALED.format("vault.leads")
 _KEEP_CONSENTS = _KEEP_SEALED.format("vault.consents")
+_SUPPRESSED = "select uuid_send(person) from vault.suppressed where person = any(%s)"
 _CURRENT_VERSION = "select coalesce(max(version), 0) from market.versions"
 
 # What is expired is found by walking the primary key; whoever took a fingerprint over in between keeps it, because
@@ -92,6 +94,19 @@ delete from {table} where lead_id = any(array(
 """
 _FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
 _FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
+_FORGET_SUBJECTS = """
+with walked as (
+    select person, lead_id from vault.people where (person, lead_id) > (%s, %s) order by person, lead_id limit %s
+), forgotten as (
+    delete from vault.people as row
+    using walked
+    where row.person = walked.person and row.lead_id = walked.lead_id
+        and row.kept_until_ms < extract(epoch from statement_timestamp()) * 1000
+    returning 1
+)
+select (select count(*) from forgotten), w.person, w.lead_id
+from (select) one left join (select * from walked order by person desc, lead_id desc limit 1) w on true
+"""
 _NIL = UUID(int=0)
 
 
@@ -103,6 +118,7 @@ class PostgresIntakeStore:
         self._session = Session(connect, on_opened=adapt)
         self._markets = Markets(self._load_market)
         self._walked_to = _NIL
+        self._subjects_walked_to = (_NIL, _NIL)
 
     @contextmanager
     def open(self) -> Iterator[Door]:
@@ -130,7 +146,8 @@ class PostgresIntakeStore:
         with self._session.connection() as connection:
             details = connection.execute(_FORGET_DETAILS, (limit,)).rowcount
             consents = connection.execute(_FORGET_CONSENTS, (limit,)).rowcount
-            return details + consents + self._forget_fingerprints(connection, limit)
+            hashes = self._forget_fingerprints(connection, limit) + self._forget_subjects(connection, limit)
+            return details + consents + hashes
 
     def market(self) -> Market:
         """Read the market in force. Raise `PassingFault`, or `Stopped` before the first."""
@@ -156,6 +173,13 @@ class PostgresIntakeStore:
         self._walked_to = last or _NIL
         return int(forgotten)
 
+    def _forget_subjects(self, connection: Connection, limit: int) -> int:
+        row = connection.execute(_FORGET_SUBJECTS, (*self._subjects_walked_to, limit)).fetchone()
+        assert row is not None, "an outer join from one row has a row"
+        forgotten, person, lead_id = row
+        self._subjects_walked_to = (person or _NIL, lead_id or _NIL)
+        return int(forgotten)
+
     def _load_market(self, version: int) -> Market:
         return load(self._session.opened(), version)
 
@@ -168,20 +192,30 @@ class _PostgresDoor:
         self._claims: Mapping[bytes, Owner] = {}
         self._before: Mapping[bytes, Owner] = {}
 
-    def look(self, lead_ids: Collection[str] = (), claims: Mapping[bytes, Owner] = NO_CLAIMS) -> Found:
+    def look(
+        self,
+        lead_ids: Collection[str] = (),
+        claims: Mapping[bytes, Owner] = NO_CLAIMS,
+        subjects: Collection[bytes] = (),
+    ) -> Found:
         asked = uuids(lead_ids)
         version = self._execute(_CURRENT_VERSION)
         known = self._execute(_KNOWN, (asked, asked))
+        # Whoever adds one locks the table against readers, and so waits for our end; from then on all see it.
+        suppressed = self._execute(_SUPPRESSED, (Uuids(subjects),)) if subjects else ()
         claimed = self._execute(_CLAIM, _owner_arrays(claims)) if claims else None
         (in_force,) = version.fetchone() or (0,)
         owners = self._owners(claims, claimed.fetchall()) if claimed else {}
-        return Found(in_force, {row[0]: _known(row) for row in known}, owners)
+        return Found(
+            in_force, {row[0]: _known(row) for row in known}, owners, frozenset(row[0] for row in suppressed)
+        )
 
     def keep(self, kept: Kept) -> None:
         # In the order of their ids, so that two workers that hold one partition wait, and don't deadlock.
         leads = sorted(kept.leads)
         if leads:
             self._execute(_KEEP_LEADS, _lead_arrays(leads))
+        self._keep_subjects(kept.subjects)
         self._keep_sealed(_KEEP_DETAILS, kept.details)
         self._keep_sealed(_KEEP_CONSENTS, kept.consents)
         self._correct(kept.owners)
@@ -205,6 +239,11 @@ class _PostgresDoor:
             fingerprint: Owner(lead_id=lead_id, received_at_ms=received_at_ms, kept_until_ms=kept_until_ms)
             for fingerprint, lead_id, received_at_ms, kept_until_ms in rows
         }
+
+    def _keep_subjects(self, rows: Sequence[SubjectRow]) -> None:
+        if rows:
+            subjects, lead_ids, kept_until_ms = zip(*rows, strict=True)
+            self._execute(_KEEP_SUBJECTS, (Uuids(subjects), uuids(lead_ids), Bigints(kept_until_ms)))
 
     def _keep_sealed(self, statement: str, rows: Sequence[SealedRow]) -> None:
         if rows:

@@ -9,6 +9,7 @@ from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.kafka import Connection, LogProducer, OutsiderProducer, last_record, topic_id
 from services.bus.liveness import monotonic_s
 from services.bus.ports import Stopped, TopicPartition
+from services.bus.settings import StepSettings
 from services.contract.codec import codec
 from services.contract.topics import Topics, declarations
 from services.market import store as market_store
@@ -16,7 +17,6 @@ from services.router.database import Database
 from services.router.markets import IndexedMarkets
 from services.router.metrics import RouterMetrics
 from services.router.relay import Relay
-from services.router.settings import RouterSettings
 from services.router.step import Router
 from services.router.store import PostgresRouterStore
 from services.vault import table
@@ -25,7 +25,7 @@ from services.vault.sealing import Vault, VaultError
 ROLE = "gavel_router"
 
 
-def build_router_app(settings: RouterSettings, vault: Vault) -> GavelApp:
+def build_router_app(settings: StepSettings, vault: Vault) -> GavelApp:
     """Build the worker's app; nothing connects before it runs."""
     topics = settings.topics
     return build_app(
@@ -40,7 +40,7 @@ def build_router_app(settings: RouterSettings, vault: Vault) -> GavelApp:
     )
 
 
-def build_router(settings: RouterSettings, vault: Vault, membership: Membership) -> Router:
+def build_router(settings: StepSettings, vault: Vault, membership: Membership) -> Router:
     """Build the step, in the thread that it lives in."""
     name = settings.worker or "router"
     database = Database(lambda: connect(settings.database, role=ROLE, application_name=name))

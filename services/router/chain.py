@@ -19,8 +19,10 @@ from services.contract.events import (
     AuctionOpened,
     BidDeclined,
     BidPlaced,
+    ErasureAcknowledged,
     Event,
     LeadClosed,
+    LeadErased,
     LeadSold,
     LeadUpgraded,
     LimitReached,
@@ -46,8 +48,10 @@ from services.router.orders import OrderBook, members_of
 from services.router.ports import (
     FOR_GOOD,
     NEVER_CLOSED,
+    AcknowledgedRow,
     AuctionRow,
     CloseRow,
+    ErasureRow,
     Head,
     LogRow,
     Mark,
@@ -116,6 +120,8 @@ class Chain:
         self._opened: dict[str, AuctionRow] = {}
         self._ended: dict[str, None] = {}
         self._money: dict[MoneyRow, None] = {}
+        self._erasures: list[ErasureRow] = []
+        self._acknowledged: list[AcknowledgedRow] = []
         self._conditions: dict[int, Conditions] = {}
         _require_sound(head, snapshot)
 
@@ -171,6 +177,8 @@ class Chain:
             auctions_opened=list(self._opened.values()),
             auctions_ended=list(self._ended),
             money=list(self._money),
+            erasures=self._erasures,
+            acknowledged=self._acknowledged,
         )
 
     # Room
@@ -321,12 +329,23 @@ class Chain:
                     self._closes.append(CloseRow(lead_id, event.outcome, self.now_ms))
                 case MoneyMoved():
                     self._money[MoneyRow(lead_id, event.reference)] = None
+                case LeadErased():
+                    self._erase(lead_id, event)
+                case ErasureAcknowledged():
+                    row = AcknowledgedRow(lead_id, event.buyer_id, self.now_ms, event.by_operator)
+                    self._acknowledged.append(row)
                 case AuctionOpened():
                     self._open_auction(lead_id, event)
                 case AuctionClosed():
                     self._end_auction(lead_id, event)
                 case BidPlaced() | BidDeclined():
                     self.bidding.append(event)
+
+    def _erase(self, lead_id: str, erased: LeadErased) -> None:
+        self._erasures += [
+            ErasureRow(lead_id, buyer_id, erased.reason.value, self.now_ms, erased.acknowledge_by_ms)
+            for buyer_id in erased.holders
+        ]
 
     def _open_auction(self, lead_id: str, opened: AuctionOpened) -> None:
         self.bidding.append(opened)
@@ -354,6 +373,8 @@ _WITH_ROWS = frozenset(
         AuctionClosed,
         BidPlaced,
         BidDeclined,
+        LeadErased,
+        ErasureAcknowledged,
     }
 )
 

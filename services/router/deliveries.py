@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.contract.events import LeadSold, LeadUpgraded
+from services.contract.events import LeadErased, LeadSold, LeadUpgraded
 from services.contract.market import Mode
 from services.contract.times import decimal_amount, iso_time
 from services.router.promises import FOR_GOOD, Standing, may_upgrade, promise
@@ -78,6 +78,15 @@ def sold_briefly(sold: LeadSold) -> Body:
         "sale_number": sold.sale_number,
         "sales_max": sold.sales_max,
         "mode": sold.mode,
+    }
+
+
+def erasure_briefly(erased: LeadErased) -> Body:
+    """Ask a holder to erase the lead and to say so in time."""
+    return {
+        "type": "erasure",
+        "reason": erased.reason,
+        "acknowledge_by": iso_time(erased.acknowledge_by_ms),
     }
 
 

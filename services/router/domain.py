@@ -23,9 +23,11 @@ from services.contract.fields import matches
 from services.contract.ids import draw
 from services.contract.inputs import (
     AcceptOffer,
+    AcknowledgeErasure,
     CloseAuction,
     DecideReturn,
     DeclineToBid,
+    EraseLead,
     FailLead,
     Input,
     MoveMoney,
@@ -44,6 +46,7 @@ from services.router.accounts import move_money
 from services.router.auctions import close_when_due, decline_to_bid, place_bid
 from services.router.course import begin, go_on, go_on_after_auction, go_to_stage, outcome_of, sell_on
 from services.router.deciding import Conditions, Deciding, Decision
+from services.router.erasure import acknowledge_erasure, erase_lead
 from services.router.lead import Lead, State, WithdrawnEarly
 from services.router.offers import ANSWER_GRACE_MS, accept_offer, expire_offer, reject_offer
 from services.router.payouts import listing_payout_cents, paid_of
@@ -83,6 +86,10 @@ def decide(state: State, subject: Input, conditions: Conditions) -> Decision:
             decide_return(deciding, subject)
         case MoveMoney():
             move_money(deciding, subject)
+        case EraseLead():
+            erase_lead(deciding, subject)
+        case AcknowledgeErasure():
+            acknowledge_erasure(deciding, subject)
         case _:
             assert_never(subject)
     return deciding.decided()

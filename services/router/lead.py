@@ -22,9 +22,12 @@ from services.contract.events import (
     Disposition,
     DispositionReported,
     Draw,
+    ErasureAcknowledged,
+    ErasureReason,
     Event,
     Invitation,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -146,7 +149,8 @@ class Auction:
 class Lead:
     """A listed lead: what it is, how it is sold, and to whom it was.
 
-    `payout_cents` is what its source was paid for the lead itself and keeps.
+    `payout_cents` is what its source was paid for the lead itself and keeps. `erased_by` are the holders that have
+    erased it since it was asked for.
     """
 
     lead_id: str
@@ -172,6 +176,8 @@ class Lead:
     payout_cents: int = 0
     auction: Auction | None = None
     auctions_opened: int = 0
+    erasure: ErasureReason | None = None
+    erased_by: tuple[str, ...] = ()
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -208,6 +214,8 @@ def evolve(state: State, lead_id: str, events: Iterable[Event], at_ms: int) -> S
             lead = listed(lead_id, event, at_ms)
         elif isinstance(event, WithdrawalNoted):
             lead = WithdrawnEarly(reason=event.reason)
+        elif isinstance(event, LeadErased) and not isinstance(lead, Lead):
+            lead = WithdrawnEarly(reason=WithdrawalReason(event.reason))
         elif isinstance(lead, Lead):
             apply(lead, event, at_ms)
     return lead
@@ -275,6 +283,10 @@ def apply(lead: Lead, event: Event, at_ms: int) -> None:
         case AuctionClosed(auction_number=number, silent=silent):
             assert _open_number(lead) == number, f"auction {number} is not open"
             lead.auction, lead.passed = None, (*lead.passed, *silent)
+        case LeadErased(reason=reason):
+            lead.erasure, lead.erased_by = reason, ()
+        case ErasureAcknowledged(buyer_id=buyer_id):
+            lead.erased_by = (*lead.erased_by, buyer_id)
         case BidVoided() | LimitReached():
             pass
         case CommandRefused():

@@ -5,11 +5,11 @@ A `MemoryRouterTables` is what survives a crash; each worker has a `MemoryRouter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.bus.memory import Faults, VirtualClock
 from services.bus.ports import Stopped
@@ -19,12 +19,14 @@ from services.router.ports import (
     FOR_GOOD,
     NEVER_CLOSED,
     NO_DRAWS,
+    AcknowledgedRow,
     AuctionRow,
     Behind,
     CloseRow,
     CounterDraw,
     CounterRow,
     Draws,
+    ErasureRow,
     Head,
     LimitsShort,
     LogRow,
@@ -61,6 +63,7 @@ CONSTRAINTS = frozenset(
 
 SALES_MAX = 10
 TABLES = (
+    *("erasures", "acknowledged"),
     *("heads", "log", "leads", "sales", "closes", "undelivered", "counters", "money", "auctions"),
     "archived",
 )
@@ -76,7 +79,10 @@ class ArchivedLead(NamedTuple):
 
 @dataclass(slots=True)
 class MemoryRouterTables:
-    """The tables. `without`: constraints that a test takes away, to see the promise break."""
+    """The tables, and the `vault`'s rows, which are erased with the mark.
+
+    `without`: constraints that a test takes away, to see the promise break.
+    """
 
     heads: dict[int, Head] = field(default_factory=dict)
     log: dict[tuple[int, int], LogRow] = field(default_factory=dict)
@@ -88,6 +94,9 @@ class MemoryRouterTables:
     money: dict[MoneyRow, bool] = field(default_factory=dict)
     auctions: dict[str, AuctionRow] = field(default_factory=dict)
     archived: dict[str, ArchivedLead] = field(default_factory=dict)
+    erasures: dict[tuple[str, str], ErasureRow] = field(default_factory=dict)
+    acknowledged: dict[tuple[str, str], AcknowledgedRow] = field(default_factory=dict)
+    vault: MutableMapping[str, Any] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
     def write(self, commit: PartitionCommit) -> None:
@@ -117,6 +126,12 @@ class MemoryRouterTables:
             self._require("one_close_per_lead", close.lead_id not in self.closes, close.lead_id)
             self.closes[close.lead_id] = close
         self.add_undelivered(commit.mark)
+        for erasure in commit.erasures:
+            self.erasures[erasure.lead_id, erasure.buyer_id] = erasure
+            self.acknowledged.pop((erasure.lead_id, erasure.buyer_id), None)
+        for done in commit.acknowledged:
+            assert (done.lead_id, done.buyer_id) in self.erasures, "only who was asked acknowledges"
+            self.acknowledged[done.lead_id, done.buyer_id] = done
         for lead_id in commit.auctions_ended:
             self.auctions.pop(lead_id, None)
         for auction in commit.auctions_opened:
@@ -174,6 +189,11 @@ class MemoryRouterTables:
         if first is not None:
             upgraded = first._replace(mode=Mode.EXCLUSIVE, closed_until_ms=FOR_GOOD)
             self.sales[lead_id, 1] = upgraded
+
+    def erase(self, mark: Mark | None) -> None:
+        """Delete the details of leads whose erasure is published, with the mark that says so."""
+        for lead_id in mark.erased if mark else ():
+            self.vault.pop(lead_id, None)
 
     def add_undelivered(self, mark: Mark | None) -> None:
         """Keep what a mark says is still to be delivered."""
@@ -283,6 +303,8 @@ class MemoryRouterStore:
             written.write(commit)
         rows = written.draw(draws)
         self._replace(written)
+        for commit in commits:
+            self.tables.erase(commit.mark)
         self.faults.edge("committed")
         return rows
 
@@ -298,6 +320,7 @@ class MemoryRouterStore:
         for mark in marks:
             heads[mark.partition] = replace(heads[mark.partition], published_seq=mark.after_seq)
             self.tables.add_undelivered(mark)
+            self.tables.erase(mark)
         self.faults.edge("marked")
 
     def entries(self, partition: int, *, after_seq: int, limit: int) -> Sequence[LogRow]:

@@ -15,10 +15,18 @@ from functools import lru_cache
 from typing import Any
 
 from services.contract.entries import Entry
-from services.contract.events import Event, LeadClosed, LeadSold, LeadUpgraded, WindowKind, WindowOpened
+from services.contract.events import (
+    Event,
+    LeadClosed,
+    LeadErased,
+    LeadSold,
+    LeadUpgraded,
+    WindowKind,
+    WindowOpened,
+)
 from services.contract.records import quickly_made
 from services.contract.times import iso_time
-from services.router.deliveries import delivery, notice, sold_briefly, upgrade
+from services.router.deliveries import delivery, erasure_briefly, notice, sold_briefly, upgrade
 from services.router.pings import PINGED, pinged
 from services.router.promises import Standing
 from services.router.receipts import RECEIPTED, receipted
@@ -68,12 +76,13 @@ _WAITS = (WindowKind.WAIT, WindowKind.RETRY)
 class _Happened:
     """The events of an entry, by whom they concern."""
 
-    __slots__ = ("closed", "next_try_ms", "pinged", "receipted", "sold", "upgraded")
+    __slots__ = ("closed", "erased", "next_try_ms", "pinged", "receipted", "sold", "upgraded")
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.sold: list[LeadSold] = []
         self.closed: LeadClosed | None = None
         self.upgraded: LeadUpgraded | None = None
+        self.erased: LeadErased | None = None
         self.next_try_ms: int | None = None
         self.pinged: list[Event] = []
         self.receipted: list[Event] = []
@@ -84,6 +93,8 @@ class _Happened:
                 self.closed = event
             elif isinstance(event, LeadUpgraded):
                 self.upgraded = event
+            elif isinstance(event, LeadErased):
+                self.erased = event
             elif isinstance(event, WindowOpened) and event.kind in _WAITS and self.next_try_ms is None:
                 self.next_try_ms = event.due_at_ms
             kind = type(event)
@@ -94,21 +105,25 @@ class _Happened:
 
     @property
     def concerns_holders(self) -> bool:
-        """Tell whether a buyer got the lead, or whether those that have it will remain the only ones."""
-        return bool(self.sold) or self.closed is not None or self.upgraded is not None
+        """Tell whether a buyer got the lead, or those that have it will remain the only ones, or are to erase it."""
+        return bool(self.sold) or any(
+            event is not None for event in (self.closed, self.upgraded, self.erased)
+        )
 
     @property
     def holders(self) -> int:
         """How many hold the lead after the entry."""
         if self.sold:
             return len(self.sold[-1].holders) + 1
-        return 1 if self.closed is None else len(self.closed.holders)
+        return len(self.holders_before) if self.upgraded is None else 1
 
     @property
     def holders_before(self) -> Sequence[str]:
         """Name those that may have it from an earlier entry."""
         if self.closed is not None:
             return self.closed.holders
+        if self.erased is not None:
+            return self.erased.holders
         return self.sold[0].holders if self.sold else ()
 
 
@@ -140,6 +155,8 @@ def _happened_since(happened: _Happened) -> list[dict[str, Any]]:
     since = [sold_briefly(sold) for sold in happened.sold]
     if happened.closed is not None:
         since.append({"type": "closed", "outcome": happened.closed.outcome})
+    if happened.erased is not None:
+        since.append(erasure_briefly(happened.erased))
     return since
 
 

@@ -122,6 +122,8 @@ def _since(item: Mapping[str, Any]) -> Since:
         sales_max=item.get("sales_max"),
         mode=item.get("mode"),
         outcome=item.get("outcome"),
+        reason=item.get("reason"),
+        acknowledge_by_ms=_ms_or_none(item.get("acknowledge_by")),
     )
 
 

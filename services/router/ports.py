@@ -93,6 +93,25 @@ class MoneyRow(NamedTuple):
     reference: str
 
 
+class ErasureRow(NamedTuple):
+    """A holder that was asked to erase a lead, and until when it has to say that it did."""
+
+    lead_id: str
+    buyer_id: str
+    reason: str
+    asked_at_ms: int
+    acknowledge_by_ms: int
+
+
+class AcknowledgedRow(NamedTuple):
+    """A holder has erased a lead."""
+
+    lead_id: str
+    buyer_id: str
+    acknowledged_at_ms: int
+    by_operator: bool
+
+
 class CounterRow(NamedTuple):
     """What is used of a limit of `most + granted`; `shortfall` is by how much that fell below what was used already.
 
@@ -155,12 +174,16 @@ class Behind(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """How far a partition's entries are published, and what is still to be delivered of them (rule 16)."""
+    """How far a partition's entries are published, and what is still to be delivered of them (rule 16).
+
+    `erased`: leads whose erasure is among these entries, so that their rows in the vault go with the mark (rule 26).
+    """
 
     partition: int
     before_seq: int
     after_seq: int
     undelivered: tuple[UndeliveredRow, ...] = ()
+    erased: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +206,8 @@ class PartitionCommit:
     auctions_opened: Sequence[AuctionRow] = ()
     auctions_ended: Sequence[str] = ()
     money: Sequence[MoneyRow] = ()
+    erasures: Sequence[ErasureRow] = ()
+    acknowledged: Sequence[AcknowledgedRow] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

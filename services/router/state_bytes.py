@@ -9,6 +9,7 @@ import orjson
 from services.contract.events import (
     Disposition,
     Draw,
+    ErasureReason,
     Invitation,
     OfferMade,
     Outcome,
@@ -35,8 +36,10 @@ def state_of(data: bytes) -> State:
     if row.get("auction") is not None:
         row["auction"] = _auction(row["auction"])
     row["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
-    for name in ("never_to", "passed"):
-        row[name] = tuple(row[name])
+    if row.get("erasure") is not None:
+        row["erasure"] = ErasureReason(row["erasure"])
+    for name in ("never_to", "passed", "erased_by"):
+        row[name] = tuple(row.get(name, ()))
     return Lead(**row)
 
 

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from services.bus.ports import PassingFault, Record, Stopped, TopicPartition
 from services.contract.codec import Codec
 from services.contract.entries import hash_of
+from services.contract.events import LeadErased
 from services.contract.inputs import CloseAuction, MoveMoney
 from services.contract.topics import Topics
 from services.router.auction_clock import AuctionClock
@@ -564,6 +565,7 @@ class Router:
                 before_seq=owned.published_seq,
                 after_seq=seq,
                 undelivered=tuple(row for row in published.undelivered if row.partition == partition),
+                erased=_erased_in(publishing.batch, partition),
             )
 
     # What is left for later
@@ -647,6 +649,15 @@ def _moves(batches: Mapping[int, PartitionBatch]) -> list[MoneyRow]:
         for caused in batch.commands
         if isinstance(caused.subject, MoveMoney)
     ]
+
+
+def _erased_in(batch: Sequence[Committed], partition: int) -> tuple[str, ...]:
+    """Name the leads of a partition that are to be forgotten once this batch is published."""
+    return tuple(
+        committed.row.lead_id
+        for committed in batch
+        if committed.row.partition == partition and LeadErased in map(type, committed.events)
+    )
 
 
 def _closing(row: AuctionRow) -> CloseAuction:

@@ -6,6 +6,7 @@ It writes what it is given and decides nothing. Every statement here is one of p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 from psycopg.rows import TupleRow
@@ -30,6 +31,7 @@ from services.router.ports import (
     UndeliveredRow,
 )
 from services.router.state_bytes import state_bytes, state_of
+from services.vault import table
 
 Column: TypeAlias = Bigints | Byteas | Texts | Uuids
 _MARK = (Bigints, Bigints, Bigints)
@@ -79,6 +81,16 @@ select router.drop_old_counters((extract(epoch from clock_timestamp()) * 1000)::
 # Each is one statement, one round trip and one transaction; what it does, in which order, is in the migration.
 _COMMIT = f"select {_COUNTER_COLUMNS} from router.commit_batch({', '.join(['%s'] * 54)})"
 _LOCK_COUNTERS = f"select {_COUNTER_COLUMNS} from router.lock_counters(%s, %s)"
+# What erasing adds to a commit is rare: so it is in the same transaction, and not in the statement that all others run.
+_ASK_TO_ERASE = """
+insert into router.erasures (lead_id, buyer_id, reason, asked_at_ms, acknowledge_by_ms) values (%s, %s, %s, %s, %s)
+on conflict (lead_id, buyer_id) do update
+set reason = excluded.reason, asked_at_ms = excluded.asked_at_ms, acknowledge_by_ms = excluded.acknowledge_by_ms,
+    acknowledged_at_ms = null, by_operator = null
+"""
+_ACKNOWLEDGE = """
+update router.erasures set acknowledged_at_ms = %s, by_operator = %s where lead_id = %s and buyer_id = %s
+"""
 _MOVE_MARKS = f"select router.move_marks({', '.join(['%s'] * 7)})"
 _ENTRIES = """
 select partition, seq, lead_id::text, decided_at_ms, value from router.log
@@ -167,8 +179,17 @@ class PostgresRouterStore:
         """See `RouterStore`."""
         self._add_log_range(max(commit.after.seq for commit in commits))
         columns = _commit_columns(commits, draws)
-        rows = self._do(lambda connection: connection.execute(_COMMIT, columns).fetchall())
-        return [CounterRow(*row) for row in rows]
+        erases = any(map(_erases, commits))
+
+        def commit(connection: PgConnection) -> Sequence[TupleRow]:
+            if not erases:
+                return connection.execute(_COMMIT, columns).fetchall()
+            with connection.transaction():
+                rows = connection.execute(_COMMIT, columns).fetchall()
+                _erase(connection, commits)
+                return rows
+
+        return [CounterRow(*row) for row in self._do(commit)]
 
     def commit_locked(
         self,
@@ -185,7 +206,9 @@ class PostgresRouterStore:
                 asked = [Bigints(partitions), Texts(counters)]
                 locked = connection.execute(_LOCK_COUNTERS, asked).fetchall()
                 commits, draws = decide([CounterRow(*row) for row in locked])
-                return connection.execute(_COMMIT, _commit_columns(commits, draws)).fetchall()
+                rows = connection.execute(_COMMIT, _commit_columns(commits, draws)).fetchall()
+                _erase(connection, commits)
+                return rows
 
         return [CounterRow(*row) for row in self._do(commit)]
 
@@ -193,7 +216,14 @@ class PostgresRouterStore:
         """See `RouterStore`."""
         moves = _columns([(mark.partition, mark.before_seq, mark.after_seq) for mark in marks], _MARK)
         columns = [*moves, *_undelivered_columns(marks)]
-        self._do(lambda connection: connection.execute(_MOVE_MARKS, columns))
+        erased = [lead_id for mark in marks for lead_id in mark.erased]
+
+        def move(connection: PgConnection) -> None:
+            with connection.transaction() if erased else nullcontext():
+                connection.execute(_MOVE_MARKS, columns)
+                table.erase(connection, erased)
+
+        self._do(move)
 
     def entries(self, partition: int, *, after_seq: int, limit: int) -> Sequence[LogRow]:
         """See `RouterStore`."""
@@ -286,6 +316,25 @@ def _counter_rows(rows: Iterable[TupleRow], asked: Collection[str]) -> Sequence[
     """Say of counters that are not there that nothing is used of them."""
     found = {row[0]: CounterRow(*row) for row in rows}
     return [found.get(counter) or CounterRow(counter) for counter in asked]
+
+
+def _erases(commit: PartitionCommit) -> bool:
+    return bool(commit.erasures or commit.acknowledged or (commit.mark is not None and commit.mark.erased))
+
+
+def _erase(connection: PgConnection, commits: Sequence[PartitionCommit]) -> None:
+    """Write who is asked to erase what and who has, and delete the details whose erasure is published (rule 26)."""
+    with connection.cursor() as cursor:
+        for commit in filter(_erases, commits):
+            cursor.executemany(_ASK_TO_ERASE, commit.erasures)
+            cursor.executemany(
+                _ACKNOWLEDGE,
+                [
+                    (row.acknowledged_at_ms, row.by_operator, row.lead_id, row.buyer_id)
+                    for row in commit.acknowledged
+                ],
+            )
+            table.erase(connection, () if commit.mark is None else commit.mark.erased)
 
 
 def _commit_columns(commits: Sequence[PartitionCommit], draws: Draws) -> list[Column | int]:

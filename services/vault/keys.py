@@ -27,25 +27,27 @@ def read_key(path: Path) -> bytes:
         raise KeyFileError(f"{path}: can't be read as a key file ({type(error).__name__})") from None
     if mode & 0o007:
         raise KeyFileError(f"{path}: others can read this key: chmod 600 {path}")
-    return _decoded(path, text)
+    return decoded_key(text, str(path))
 
 
-def make_key(path: Path) -> None:
-    """Make a file with a new key, readable by its owner alone; an existing file is left as it is."""
+def make_key(path: Path) -> bool:
+    """Make a file with a new key, readable by its owner alone; False where one is there, which is left as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return
+        return False
     with os.fdopen(descriptor, "wb") as file:
         file.write(base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
+    return True
 
 
-def _decoded(path: Path, text: str) -> bytes:
+def decoded_key(text: str, where: str) -> bytes:
+    """Read a key's text; raise `KeyFileError`, which says `where` it stood."""
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
-        raise KeyFileError(f"{path}: a key file holds base64, and this one doesn't") from None
+        raise KeyFileError(f"{where}: a key is written in base64, and this one isn't") from None
     if len(key) != KEY_BYTES:
-        raise KeyFileError(f"{path}: a key has {KEY_BYTES} bytes, and this one {len(key)}")
+        raise KeyFileError(f"{where}: a key has {KEY_BYTES} bytes, and this one {len(key)}")
     return key

@@ -31,6 +31,13 @@ class Sealed(NamedTuple):
     sealed: bytes
 
 
+class Wrapped(NamedTuple):
+    """A lead's data key under a master key; it begins with its nonce."""
+
+    key_id: str
+    wrapped_key: bytes
+
+
 class Vault:
     """Seals under the newest master key, opens under any that it was given."""
 
@@ -46,6 +53,16 @@ class Vault:
         self._key_id = key_id_of(master_key)
         self._random_bytes = random_bytes
 
+    @property
+    def key_id(self) -> str:
+        """Name the master key that seals."""
+        return self._key_id
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Name the master keys that open."""
+        return frozenset(self._masters)
+
     def seal(self, lead_id: str, payload: bytes) -> Sealed:
         """Seal a lead's payload with a new data key; the lead's id is bound to both."""
         drawn = self._random_bytes(_DRAWN_BYTES)
@@ -60,17 +77,33 @@ class Vault:
 
     def open(self, lead_id: str, sealed: Sealed) -> bytes:
         """Give back what was sealed for this lead; raise `VaultError`."""
-        master = self._masters.get(sealed.key_id)
-        if master is None:
-            raise VaultError(
-                f"lead {lead_id} was sealed under master key {sealed.key_id}, which is not at hand"
-            )
         owner = lead_id.encode()
+        master = self._master(lead_id, sealed.key_id)
         try:
             data_key = _decrypt(master, sealed.wrapped_key, owner)
             return _decrypt(AESGCM(data_key), sealed.sealed, owner)
         except (InvalidTag, ValueError) as error:
             raise VaultError(f"lead {lead_id}: its vault row was changed, or is another lead's") from error
+
+    def rewrap(self, lead_id: str, wrapped: Wrapped) -> Wrapped:
+        """Wrap a lead's data key with the key that seals; what it sealed stays as it is. Raise `VaultError`."""
+        owner = lead_id.encode()
+        master = self._master(lead_id, wrapped.key_id)
+        try:
+            data_key = _decrypt(master, wrapped.wrapped_key, owner)
+        except (InvalidTag, ValueError) as error:
+            raise VaultError(f"lead {lead_id}: its vault row was changed, or is another lead's") from error
+        nonce = self._random_bytes(NONCE_BYTES)
+        return Wrapped(self._key_id, nonce + self._masters[self._key_id].encrypt(nonce, data_key, owner))
+
+    def _master(self, lead_id: str, key_id: str) -> AESGCM:
+        master = self._masters.get(key_id)
+        if master is None:
+            raise VaultError(
+                f"lead {lead_id} was sealed under master key {key_id}, which is not at hand (there is "
+                f"{', '.join(sorted(self._masters))}): name its file in GAVEL_VAULT_OLDER_KEY_FILES"
+            )
+        return master
 
 
 def key_id_of(key: bytes) -> str:

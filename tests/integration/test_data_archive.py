@@ -21,6 +21,7 @@ from services.contract.codec import codec
 from services.contract.events import (
     Disposition,
     DispositionReported,
+    ErasureReason,
     Outcome,
     ReturnApproved,
     ReturnReason,
@@ -28,7 +29,9 @@ from services.contract.events import (
 )
 from services.contract.ids import lead_id_of, partition_of
 from services.contract.inputs import (
+    AcknowledgeErasure,
     DecideReturn,
+    EraseLead,
     PlaceBid,
     QualifiedLead,
     ReportDisposition,
@@ -103,6 +106,9 @@ def _commands(leads: dict[str, QualifiedLead]) -> Sequence[Any]:
         ReportDisposition(lead_id=sold, buyer_id="a", disposition=Disposition.NO_DEAL),
         ReportDisposition(lead_id=sold, buyer_id="a", disposition=Disposition.DEAL),
         ReportDisposition(lead_id=unsold, buyer_id="a", disposition=Disposition.DEAL),
+        EraseLead(lead_id=sold, reason=ErasureReason.REVOKED),
+        AcknowledgeErasure(lead_id=sold, buyer_id="a", by_operator=False),
+        EraseLead(lead_id=unsold, reason=ErasureReason.ERASED),
         ReturnLead(lead_id=one, buyer_id="c", reason=ReturnReason.INVALID_CONTACT, answered_at_ms=LATE_MS),
         ReturnLead(lead_id=sold, buyer_id="c", reason=ReturnReason.INVALID_CONTACT, answered_at_ms=LATE_MS),
         DecideReturn(lead_id=one, sale_number=1, approve=True),

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +22,10 @@ from services.contract.ids import lead_id_of
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner
 from services.intake.memory_store import MemoryIntakeStore, MemoryIntakeTables
-from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow
+from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, SubjectRow
 from services.intake.store import PostgresIntakeStore
 from services.market import store as markets
-from services.vault import table
+from services.vault import people, table
 from services.vault.memory import MemoryVault
 from services.vault.sealing import Vault
 from tests.support.stack import fresh_database
@@ -57,7 +58,8 @@ def url(migrated: str) -> str:
     """Empty tables, and a market in force: much quicker than a database for each test."""
     with psycopg.connect(migrated, autocommit=True) as connection:
         connection.execute(
-            "truncate intake.leads, intake.fingerprints, vault.leads, vault.consents, market.versions"
+            "truncate intake.leads, intake.fingerprints, vault.leads, vault.consents, vault.people, "
+            "vault.suppressed, market.versions"
         )
     apply_market(migrated, MARKET, 0)
     return migrated
@@ -425,3 +427,79 @@ def test_nothing_personal_is_in_any_table(url: str) -> None:
             told += connection.execute(f"select * from {name}".encode()).fetchall()
     assert len(told) == 3
     assert "canary" not in repr(told)
+
+
+# Persons
+
+
+SUBJECT, OTHER_SUBJECT = b"s" * 16, b"t" * 16
+
+
+def as_operator(url: str) -> psycopg.Connection:
+    return connect(url, role="gavel_vault", application_name="tests")
+
+
+def test_persons_of_accepted_leads_are_found_until_their_time_is_over(url: str) -> None:
+    rows = [
+        SubjectRow(SUBJECT, lead(1), FAR_AHEAD_MS),
+        SubjectRow(OTHER_SUBJECT, lead(1), LONG_AGO_MS),
+        SubjectRow(SUBJECT, lead(2), LONG_AGO_MS),
+        SubjectRow(SUBJECT, lead(3), FAR_AHEAD_MS),
+    ]
+    with closing(postgres_store(url)) as store, as_operator(url) as operator:
+        keep(store, kept(1, 2, 3)._replace(subjects=rows))
+        assert people.leads_of(operator, [SUBJECT]) == sorted(map(lead, (1, 2, 3)))
+        assert people.leads_of(operator, [OTHER_SUBJECT]) == [lead(1)]
+        assert people.leads_of(operator, []) == []
+        # One row at a time, so that the walk goes on within a person's rows.
+        for _ in range(len(rows) + 1):
+            store.forget(1)
+        assert people.leads_of(operator, [SUBJECT, OTHER_SUBJECT]) == sorted(map(lead, (1, 3)))
+
+
+def test_the_list_holds_each_person_once_and_lets_go_of_it(url: str) -> None:
+    with as_operator(url) as operator:
+        assert people.suppress(operator, [SUBJECT, OTHER_SUBJECT]) == 2
+        assert people.suppress(operator, [SUBJECT]) == 0
+        assert people.suppressed_count(operator) == 2
+        with closing(postgres_store(url)) as store, store.open() as door:
+            assert door.look(subjects=[SUBJECT, b"u" * 16]).suppressed == {SUBJECT}
+        assert people.unsuppress(operator, [SUBJECT, b"u" * 16]) == 1
+        assert people.suppressed_count(operator, [SUBJECT]) == 0
+
+
+def test_who_is_suppressed_while_a_batch_is_let_in_has_its_leads_found(url: str) -> None:
+    """The planted bug: without the lock on the list, the addition returns before the batch's leads are there."""
+    looked, goes_on = threading.Event(), threading.Event()
+
+    def let_in() -> None:
+        with closing(postgres_store(url)) as store, store.open() as door:
+            assert door.look(subjects=[SUBJECT]).suppressed == frozenset()
+            looked.set()
+            assert goes_on.wait(PATIENCE_S)
+            door.keep(kept(1)._replace(subjects=[SubjectRow(SUBJECT, lead(1), FAR_AHEAD_MS)]))
+
+    def waits_for_the_list() -> bool:
+        with psycopg.connect(url, autocommit=True) as connection:
+            row = connection.execute("select exists (select from pg_locks where not granted)").fetchone()
+        return row is not None and bool(row[0])
+
+    batch = threading.Thread(target=let_in)
+    batch.start()
+    assert looked.wait(PATIENCE_S)
+    found: list[list[str]] = []
+
+    def add() -> None:
+        with as_operator(url) as operator:
+            people.suppress(operator, [SUBJECT])
+            found.append(people.leads_of(operator, [SUBJECT]))
+
+    addition = threading.Thread(target=add)
+    addition.start()
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not waits_for_the_list():
+        assert time.monotonic() < deadline_s, "the addition does not wait for the batch"
+    goes_on.set()
+    addition.join(PATIENCE_S)
+    batch.join(PATIENCE_S)
+    assert found == [[lead(1)]]

@@ -29,10 +29,11 @@ from services.contract.inputs import (
 )
 from services.contract.times import DAY_MS
 from services.intake.ports import Kept
+from services.intake.qualification import subject_of
 from services.intake.reading import DEAD_LETTERS_IN_A_ROW_MAX
 from services.intake.step import FORGETS_EACH_S, RESTS_FOR_S, UNHEARD_IN_A_ROW_MAX
 from tests.support.intake_world import INSIDE_PARTITIONS, TOPICS, World
-from tests.support.submissions import CONTACT_KEPT_MS, DUPLICATE_WITHIN_MS, contact, submission
+from tests.support.submissions import CONTACT_KEPT_MS, DUPLICATE_WITHIN_MS, KEYS, contact, submission
 
 LEAD = "7e57ab1e-0000-5000-8000-000000000001"
 CONSENT = {"text": "I agree, says Canary", "at": "2026-01-01T00:00:00Z", "url": "https://canary.example"}
@@ -456,3 +457,31 @@ def test_revoked_partition_is_begun_again_where_the_group_committed() -> None:
     worker.host.assign([where])
     worker.host.drain()
     assert sorted(world.verdicts()) == [(0, 0), (0, 3)]
+
+
+def test_suppressed_person_is_declined_however_it_is_written_and_the_receipt_says_so() -> None:
+    world = World()
+    world.tables.suppressed.add(subject_of(" Canary1@MAIL.example", KEYS))
+    world.tables.suppressed.add(subject_of("602-200-0002", KEYS))
+    for number in range(1, 4):
+        world.send(submission(number))
+    world.start().host.drain()
+    assert world.verdicts() == {(0, 0): "suppressed", (0, 1): "suppressed", (0, 2): "accepted"}
+    assert len(world.tables.details) == 1
+    assert {lead_id for _, lead_id in world.tables.subjects} == set(world.tables.details)
+
+
+def test_every_way_to_reach_an_accepted_person_is_kept_as_a_hash_for_five_years() -> None:
+    world = World()
+    world.send(submission(1))
+    worker = world.start()
+    worker.host.drain()
+    (lead_id,) = world.tables.leads
+    kept = {subject for subject, lead in world.tables.subjects if lead == lead_id}
+    assert kept == {subject_of("canary1@mail.example", KEYS), subject_of("+16022000001", KEYS)}
+    world.clock.advance(1_827 * DAY_MS - 1)
+    worker.host.turn()
+    assert world.tables.subjects
+    world.clock.advance(int(FORGETS_EACH_S * 1_000) + 2)
+    worker.host.turn()
+    assert not world.tables.subjects

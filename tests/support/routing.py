@@ -145,7 +145,9 @@ def world(market: Market) -> World:
     tables = MemoryRouterTables(
         heads={partition: Head(partition=partition) for partition in range(PARTITIONS)}
     )
-    return World(market, MemoryKafka(partitions, clock), tables, MemoryVault(), clock)
+    vault = MemoryVault()
+    tables.vault = vault.rows
+    return World(market, MemoryKafka(partitions, clock), tables, vault, clock)
 
 
 def run_until_done(host: MemoryHost) -> None:

@@ -25,8 +25,11 @@ from services.contract.events import (
     BidPlaced,
     BidVoided,
     Draw,
+    ErasureAcknowledged,
+    ErasureReason,
     Event,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -44,6 +47,8 @@ from services.contract.events import (
 from services.contract.ids import account_id_of, partition_of
 from services.contract.inputs import (
     AcceptOffer,
+    AcknowledgeErasure,
+    EraseLead,
     MoveMoney,
     PlaceBid,
     ReturnLead,
@@ -184,12 +189,22 @@ def _lived(given: World) -> World:
         run_until_done(host)
         still = _open(given)
         if not still:
+            _erase(given)
+            run_until_done(host)
             return given
         given.clock.advance(HOUR_MS)
         given.send(
             *(TimerDue(lead_id=item.lead_id, window_number=w.number) for item in still for w in item.windows)
         )
     raise AssertionError("leads are never closed")
+
+
+def _erase(given: World) -> None:
+    """Have a lead forgotten that several hold, and one of them say that it followed."""
+    held = next(state for state in _leads(given) if len(state.sales) > 1)
+    given.send(EraseLead(lead_id=held.lead_id, reason=ErasureReason.ERASED))
+    for buyer_id in held.holders[:1]:
+        given.send(AcknowledgeErasure(lead_id=held.lead_id, buyer_id=buyer_id, by_operator=False))
 
 
 def _leads(given: World) -> list[Lead]:
@@ -425,6 +440,11 @@ PLANTED_IN_THE_LOG: Sequence[tuple[Rule, type, Change, Change]] = (
     ),
     (Rule.PINGS_SHOW_DECLARED_FIELDS, LeadListed, _changes(fields={"email": "x"}), lambda _: True),
     (Rule.TERMS_ARE_TRUE, OfferMade, _changes(sale_number=2), lambda _: True),
+    (Rule.TERMS_ARE_TRUE, LeadErased, lambda e: replace(e, holders=e.holders[1:]), lambda _: True),
+    (Rule.TERMS_ARE_TRUE, LeadErased, _changes(acknowledge_by_ms=0), lambda _: True),
+    (Rule.TERMS_ARE_TRUE, LeadErased, lambda _: [], lambda _: True),
+    (Rule.TERMS_ARE_TRUE, ErasureAcknowledged, lambda e: [e, e], lambda _: True),
+    (Rule.TERMS_ARE_TRUE, ErasureAcknowledged, _changes(buyer_id="nobody"), lambda _: True),
 )
 
 
@@ -441,6 +461,7 @@ def test_silent_about_what_the_router_did_in_whatever_order_it_is_read(order: An
 def test_history_of_these_tests_has_all_that_is_planted_in() -> None:
     kinds = {type(event) for _, event in _world().events()}
     assert {LeadUpgraded, ReturnApproved, MoneyMoved, AuctionClosed, OfferMade, WindowClosed} <= kinds
+    assert {LeadErased, ErasureAcknowledged} <= kinds
 
 
 @pytest.mark.parametrize(

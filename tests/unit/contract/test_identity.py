@@ -71,3 +71,11 @@ def test_fingerprints_differ_by_lead_type_kind_and_key() -> None:
 @pytest.mark.parametrize("reference", [None, 5, "", "x" * 201, ["a"]])
 def test_unusable_reference_is_none(reference: object) -> None:
     assert reference_of({"reference": reference}) is None
+
+
+def test_a_person_has_one_hash_in_all_lead_types_which_is_none_of_its_fingerprints() -> None:
+    subject = KEYS.subject("email", "canary@mail.example")
+    assert len(subject) == 16
+    assert subject != KEYS.subject("phone", "canary@mail.example")
+    assert subject != OTHER_KEYS.subject("email", "canary@mail.example")
+    assert subject != KEYS.fingerprint("solar", "email", "canary@mail.example")

@@ -10,9 +10,11 @@ import pytest
 from services.contract.events import Disposition, NoBidReason, RejectionReason, ReturnReason
 from services.contract.inputs import (
     AcceptOffer,
+    AcknowledgeErasure,
     Command,
     DecideReturn,
     DeclineToBid,
+    EraseLead,
     MoveMoney,
     PlaceBid,
     RejectOffer,
@@ -84,6 +86,10 @@ def bid(exclusive_cents: int | None = None, shared_cents: int | None = None) -> 
         (
             {"type": "upgrade", "lead_id": LEAD},
             UpgradeSale(lead_id=LEAD, buyer_id="acme", answered_at_ms=AT_MS),
+        ),
+        (
+            {"type": "erased", "lead_id": LEAD},
+            AcknowledgeErasure(lead_id=LEAD, buyer_id="acme", by_operator=False),
         ),
         (
             {"type": "return", "lead_id": LEAD, "reason": "wrong_person"},
@@ -188,5 +194,5 @@ def test_bid_without_a_price_is_refused_and_told_why(prices: dict[str, Any]) -> 
 
 
 def test_every_command_of_a_buyer_can_be_sent_and_no_operators() -> None:
-    operators = {WithdrawLead, DecideReturn, MoveMoney}
+    operators = {WithdrawLead, DecideReturn, MoveMoney, EraseLead}
     assert set(get_args(Answered)) == set(get_args(Command)) - operators

@@ -20,6 +20,7 @@ from services.intake.domain import (
     claims_of,
     corrections,
     decide,
+    subjects_of,
 )
 
 NOW_MS = 1_790_000_000_000
@@ -191,3 +192,33 @@ def test_gives_up_claims_of_the_declined_and_changes_owners_of_the_expired() -> 
     wrong = corrections(claims, before, {b"1": owner("z"), b"3": owner("c")})
     assert wrong.changed == {b"1": owner("z"), b"3": owner("c")}
     assert wrong.given_up == {b"2"}
+
+
+def of_person(lead_id: str, *subjects: bytes, fingerprint: bytes = b"") -> Assessed:
+    marks = (fingerprint,) if fingerprint else ()
+    return Assessed(identity(lead_id), candidate(lead_id, *marks)._replace(subjects=subjects))
+
+
+def test_lead_of_a_suppressed_person_is_declined_by_whichever_way_it_is_known() -> None:
+    for subjects in ((b"phone", b"email"), (b"phone",), (b"email", b"other phone")):
+        given = decide([of_person("a", *subjects)], {}, {}, frozenset({b"phone", b"email"}))
+        assert given.verdicts == (Declined(reason=DeclineReason.SUPPRESSED),)
+    (verdict,) = decide([of_person("a", b"other")], {}, {}, frozenset({b"phone"})).verdicts
+    assert isinstance(verdict, Accepted)
+
+
+def test_declined_lead_of_a_suppressed_person_keeps_no_fingerprint() -> None:
+    batch = [of_person("a", b"phone", fingerprint=b"f")]
+    after = decide(batch, {}, {}, frozenset({b"phone"})).owners
+    assert after == {}
+    assert corrections(claims_of(batch), {}, after).given_up == {b"f"}
+
+
+def test_lead_accepted_before_its_person_was_suppressed_is_known_all_the_same() -> None:
+    before = KnownLead(origin=Origin(partition=0, offset=0), payload_hash=b"payload", record=b"record")
+    given = decide([of_person("a", b"phone")], {"a": before}, {}, frozenset({b"phone"}))
+    assert given.verdicts == (Replayed(b"record"),)
+
+
+def test_names_all_persons_of_a_batch() -> None:
+    assert subjects_of([of_person("a", b"1", b"2"), of_person("b", b"2", b"3")]) == {b"1", b"2", b"3"}

@@ -43,7 +43,7 @@ def test_refuses_a_file_that_anyone_can_read(tmp_path: Path) -> None:
     [
         (b"", "32 bytes, and this one 0"),
         (base64.b64encode(bytes(31)), "32 bytes, and this one 31"),
-        (b"s3cret!", "holds base64"),
+        (b"s3cret!", "written in base64"),
         (b"\xff\xfe", "can't be read"),
     ],
 )

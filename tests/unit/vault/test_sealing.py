@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.vault.memory import MemoryVault
-from services.vault.sealing import Vault, VaultError, key_id_of
+from services.vault.sealing import Sealed, Vault, VaultError, Wrapped, key_id_of
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(range(32, 64))
@@ -94,3 +94,28 @@ def test_memory_vault_reads_many_and_leaves_out_the_erased() -> None:
     assert memory.read([LEAD, OTHER_LEAD, "unknown"]) == {LEAD: b"one", OTHER_LEAD: b"two"}
     assert memory.erase([LEAD, LEAD, "unknown"]) == 1
     assert memory.read([LEAD, OTHER_LEAD]) == {OTHER_LEAD: b"two"}
+
+
+def test_wrapped_again_only_the_new_key_opens_and_what_was_sealed_is_unchanged() -> None:
+    row = Vault(KEY).seal(LEAD, PAYLOAD)
+    again = Vault(OTHER_KEY, older_keys=[KEY]).rewrap(LEAD, Wrapped(row.key_id, row.wrapped_key))
+    after = Sealed(again.key_id, again.wrapped_key, row.sealed)
+    assert Vault(OTHER_KEY).open(LEAD, after) == PAYLOAD
+    with pytest.raises(VaultError, match=key_id_of(OTHER_KEY)):
+        Vault(KEY).open(LEAD, after)
+
+
+def test_old_key_opens_nothing_even_under_the_new_ones_name() -> None:
+    row = Vault(KEY).seal(LEAD, PAYLOAD)
+    again = Vault(OTHER_KEY, older_keys=[KEY]).rewrap(LEAD, Wrapped(row.key_id, row.wrapped_key))
+    with pytest.raises(VaultError, match="changed"):
+        Vault(KEY).open(LEAD, Sealed(key_id_of(KEY), again.wrapped_key, row.sealed))
+
+
+def test_refuses_to_wrap_again_what_is_another_leads_or_under_a_missing_key() -> None:
+    row = Vault(KEY).seal(LEAD, PAYLOAD)
+    wrapped = Wrapped(row.key_id, row.wrapped_key)
+    with pytest.raises(VaultError, match="another lead"):
+        Vault(OTHER_KEY, older_keys=[KEY]).rewrap(OTHER_LEAD, wrapped)
+    with pytest.raises(VaultError, match="GAVEL_VAULT_OLDER_KEY_FILES"):
+        Vault(OTHER_KEY).rewrap(LEAD, wrapped)
