@@ -363,7 +363,7 @@ def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
     """
     connection = settings.connection()
     return GavelApp(
-        f"{settings.namespace}{host.worker}.{os.getpid()}.registry",
+        f"{settings.topics.group(host.step_name)}.{host.worker}.{os.getpid()}.registry",
         broker=";".join(f"kafka://{server}" for server in connection.bootstrap.split(",")),
         broker_credentials=_credentials(connection),
         broker_client_id=host.worker,

@@ -15,7 +15,7 @@ from services.vault.sealing import Vault
 def main() -> None:
     """Read the environment and run until told to stop."""
     try:
-        settings = read_settings(RouterSettings)
+        settings = read_settings(RouterSettings, who="router")
         vault = Vault(read_key(settings.vault_key_file))
     except (SettingsError, KeyFileError) as error:
         sys.exit(f"the router can't start:\n{error}")
