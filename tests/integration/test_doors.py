@@ -5,8 +5,11 @@ What is meant is written down here anew, and not taken from where it is derived.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +35,7 @@ from deploy.local.folder import Folder
 from deploy.local.stack import Stack
 from services.bus.administration import administrator, create_topics
 from services.bus.doors import OUTSIDERS_QUOTA, NoDoors, Quota, open_doors
-from services.bus.kafka import Connection
+from services.bus.kafka import Connection, read_properties
 from services.bus.settings import StepSettings
 from services.cli import admission
 from services.cli.complaints import Complaint
@@ -276,6 +279,35 @@ def test_add_again_makes_what_is_missing_and_shows_no_password(gavel: Gavel) -> 
         doors.shut_out(user)
     assert admission.admit(gavel.settings, [fresh]).grants == 4
     assert readable_by(gavel.with_properties(first.properties[user]), "buyers.again.leads")
+
+
+def test_commands_show_a_password_once_and_never_log_it(gavel: Gavel, tmp_path: Path) -> None:
+    found = gavel.settings
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GAVEL_")},
+        "GAVEL_KAFKA": found.kafka,
+        "GAVEL_KAFKA_CONFIG": str(found.kafka_config),
+        "GAVEL_NAMESPACE": NAMESPACE,
+        "GAVEL_DATA": str(tmp_path),
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "services.cli", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    added = run("buyer", "add", "shown")
+    properties = read_properties(added.stdout)
+    password = dict(properties)["sasl.password"]
+    assert dict(properties)["sasl.username"] == f"{NAMESPACE}buyers.shown"
+    assert password not in added.stderr
+    assert json.loads(run("buyer", "add", "shown", "--json").stdout)["properties"] is None
+    rotated = json.loads(run("buyer", "rotate", "shown", "--json").stdout)["properties"]
+    assert rotated["sasl.password"] != password
+    assert run("buyer", "revoke", "shown").returncode == 0
+    assert (run("buyer", "revoke", "shown").returncode, run("buyer", "add", "Bad.").returncode) == (1, 2)
+    saved = run("source", "add", "kept", "--save")
+    assert (saved.returncode, saved.stdout) == (0, "")
+    assert run("source", "receipts", "kept").returncode == 0
 
 
 def test_after_a_rotation_the_old_password_opens_nothing(gavel: Gavel) -> None:
