@@ -41,6 +41,13 @@ Brokers = Annotated[
     Literal["1", "3"] | None,
     typer.Option(help="Kafka's nodes, fixed when the folder is made: 1 if not given."),
 ]
+Secured = Annotated[
+    bool | None,
+    typer.Option(
+        "--secured/--plain",
+        help="Whether Kafka asks who one is (SCRAM, ACLs), fixed when the folder is made: not, if not given.",
+    ),
+]
 Seconds = Annotated[float, typer.Option(min=1, help="How long each server may take until it answers.")]
 
 
@@ -50,6 +57,7 @@ def up(
     kafka_port: Port = None,
     postgres_port: Port = None,
     brokers: Brokers = None,
+    secured: Secured = None,
     seconds: Seconds = stack.START_SECONDS,
     as_json: Json = False,
 ) -> None:
@@ -63,6 +71,7 @@ def up(
             kafka_port=kafka_port,
             postgres_port=postgres_port,
             brokers={None: None, "1": 1, "3": 3}[brokers],
+            secured=secured,
             seconds=seconds,
             progress=_progress,
         )

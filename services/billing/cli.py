@@ -24,6 +24,8 @@ from services.billing.store import ROLE
 from services.bus.database import connect
 from services.bus.kafka import Connection, read_properties
 from services.bus.ports import BusFailed, Stopped
+from services.bus.settings import user_file
+from services.contract.access import insider
 from services.contract.codec import NotReadable, codec
 from services.contract.times import decimal_amount
 from services.contract.topics import Topics
@@ -115,7 +117,8 @@ def rebuild(
     brokers = _given(kafka, "GAVEL_KAFKA", "the brokers")
     with _told(), _billing(url) as connection, only_one(connection), _progress() as shown:
         topic = Topics(namespace).log
-        log = KafkaLog(Connection(bootstrap=brokers, properties=_properties(kafka_config)), topic)
+        properties = _properties(kafka_config, Topics(namespace))
+        log = KafkaLog(Connection(bootstrap=brokers, properties=properties), topic)
         rebuilt = Rebuild(connection, log, codec(), topic=topic)
         try:
             entries = rebuilt.make(shown)
@@ -185,9 +188,11 @@ def _given(value: str | None, variable: str, what: str) -> str:
     return value
 
 
-def _properties(file: Path | None) -> tuple[tuple[str, str], ...]:
+def _properties(file: Path | None, topics: Topics) -> tuple[tuple[str, str], ...]:
     if file is None:
         return ()
+    if file.is_dir():
+        file = user_file(file, insider(topics, "billing"))
     try:
         return read_properties(file.read_text())
     except (OSError, ValueError) as error:

@@ -5,10 +5,10 @@ It creates and compares, and never alters or deletes a topic: what differs is fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -19,7 +19,6 @@ from services.bus.kafka import Connection, LogProducer
 from services.bus.ports import BusFailed, Message
 from services.contract.announcements import MarketApplied
 from services.contract.codec import codec
-from services.contract.market import Market
 from services.contract.topics import TopicDeclaration, Topics, declarations
 
 REPLICAS = 3
@@ -30,6 +29,18 @@ _ALREADY_EXISTS = 36
 _UNKNOWN_TOPIC = 3
 _ANSWER_MS = 30_000
 _REACHED_WITHIN_S = 10.0
+
+
+class HasOutsiders(Protocol):
+    """Whoever names sources and buyers, as a market does."""
+
+    @property
+    def sources(self) -> Collection[str]:
+        """The ids of sources."""
+
+    @property
+    def buyers(self) -> Collection[str]:
+        """The ids of buyers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +84,7 @@ class CreatedTopics:
     differences: tuple[Difference, ...]
 
 
-def wanted_topics(topics: Topics, market: Market | None, *, brokers: int) -> tuple[WantedTopic, ...]:
+def wanted_topics(topics: Topics, market: HasOutsiders | None, *, brokers: int) -> tuple[WantedTopic, ...]:
     """List every topic of a market, those for dead letters included, ordered by name."""
     found = [
         wanted
@@ -84,7 +95,7 @@ def wanted_topics(topics: Topics, market: Market | None, *, brokers: int) -> tup
     return tuple(sorted(found, key=lambda wanted: wanted.name))
 
 
-def _names(declaration: TopicDeclaration, topics: Topics, market: Market | None) -> list[str]:
+def _names(declaration: TopicDeclaration, topics: Topics, market: HasOutsiders | None) -> list[str]:
     name = topics.namespace + declaration.name
     if "<id>" not in name:
         return [name]
@@ -125,12 +136,14 @@ def differences(wanted: WantedTopic, found: FoundTopic) -> tuple[Difference, ...
     )
 
 
-def create_topics(connection: Connection, topics: Topics, market: Market | None = None) -> CreatedTopics:
+def create_topics(
+    connection: Connection, topics: Topics, market: HasOutsiders | None = None
+) -> CreatedTopics:
     """Create what is missing of a market's topics and compare what is there; again and again with one effect.
 
     Raise `BusFailed` when Kafka doesn't answer or refuses, or a topic has another number of partitions than declared.
     """
-    with _admin(connection) as admin:
+    with administrator(connection) as admin:
         wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
         found = _found(admin, wanted)
         differing = _compare(wanted, found)
@@ -158,7 +171,8 @@ def announce(connection: Connection, topics: Topics, *, version: int, at_ms: int
 
 
 @contextmanager
-def _admin(connection: Connection) -> Iterator[KafkaAdminClient]:
+def administrator(connection: Connection) -> Iterator[KafkaAdminClient]:
+    """Connect for what changes the cluster; raise `BusFailed` where it does not answer, or refuses."""
     _require_answer(connection)
     admin = KafkaAdminClient(**connection.kafka_python(), client_id="gavel-admin")
     try:

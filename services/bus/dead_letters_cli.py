@@ -146,7 +146,7 @@ def redrive_command(
 
 
 def _settings() -> StepSettings:
-    return read_settings(DeadLetterSettings)
+    return read_settings(DeadLetterSettings, who="operator")
 
 
 def _open(settings: StepSettings) -> KafkaLetters:

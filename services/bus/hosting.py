@@ -371,9 +371,9 @@ def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
     """
     connection = settings.connection()
     return GavelApp(
-        f"{settings.namespace}{host.worker}.{os.getpid()}.registry",
+        f"{settings.topics.group(host.step_name)}.{host.worker}.{os.getpid()}.registry",
         broker=";".join(f"kafka://{server}" for server in connection.bootstrap.split(",")),
-        broker_credentials=_credentials(connection),
+        broker_credentials=faust_credentials(connection),
         broker_client_id=host.worker,
         autodiscover=False,
         topic_disable_leader=True,
@@ -394,7 +394,7 @@ def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
     )
 
 
-def _credentials(connection: Connection) -> Any:
+def faust_credentials(connection: Connection) -> Any:
     """Put librdkafka's properties into Faust's words."""
     known = {name: value for name, value in connection.kafka_python().items() if name != "bootstrap_servers"}
     protocol = str(known.get("security_protocol", "PLAINTEXT")).upper()

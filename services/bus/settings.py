@@ -7,13 +7,14 @@ repeats no value, since some are secrets.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.bus.kafka import Connection, read_properties
+from services.contract.access import insider
 from services.contract.topics import Topics
 
 PREFIX = "GAVEL_"
@@ -65,7 +66,13 @@ class StepSettings(BaseSettings):
         default=None, ge=1, le=65_535, description="where /metrics and /healthz are served, on 127.0.0.1 only"
     )
     kafka_config: Path | None = Field(
-        default=None, description="a file of librdkafka properties (key=value), for SASL and TLS"
+        default=None,
+        description="a file of librdkafka properties (key=value), for SASL and TLS, or a folder with one for each user",
+    )
+    kafka_user: str = Field(
+        default="",
+        pattern=r"^[a-z0-9.-]*$",
+        description="whose file is read where GAVEL_KAFKA_CONFIG is a folder; by default the step's own",
     )
     vault_key_file: Path | None = Field(default=None, description="the file with the vault's master key")
     vault_key: SecretStr | None = Field(
@@ -88,20 +95,53 @@ class StepSettings(BaseSettings):
         """Say how to reach Kafka; raise `SettingsError` for a file that is not one of properties."""
         if self.kafka_config is None:
             return Connection(bootstrap=self.kafka)
+        file = self.kafka_config
+        if self.users_folder is not None:
+            file = user_file(self.users_folder, self.kafka_user)
         try:
-            properties = read_properties(self.kafka_config.read_text())
+            properties = read_properties(file.read_text())
         except (OSError, ValueError) as error:
-            raise SettingsError(f"{PREFIX}KAFKA_CONFIG={self.kafka_config}: {error}") from None
+            raise SettingsError(f"{PREFIX}KAFKA_CONFIG={file}: {error}{_hint(error)}") from None
         return Connection(bootstrap=self.kafka, properties=properties)
+
+    @property
+    def users_folder(self) -> Path | None:
+        """The folder with a file of properties for each user; None where one file serves everybody."""
+        return self.kafka_config if self.kafka_config is not None and self.kafka_config.is_dir() else None
+
+    def as_user(self, user: str) -> Self:
+        """Speak to Kafka as another user, whose file is in the folder of users; without a folder, as before."""
+        return self.model_copy(update={"kafka_user": user})
+
+    def as_insider(self, who: str) -> Self:
+        """Speak to Kafka as a step, the auditor (`audit`) or the operator (`operator`)."""
+        return self.as_user(insider(self.topics, who))
+
+
+def user_file(folder: Path, user: str) -> Path:
+    """Name the file of a user's properties."""
+    return folder / f"{user}.properties"
+
+
+def _hint(error: Exception) -> str:
+    return (
+        ": `gavel setup` makes the files of the steps, `gavel source | buyer add --save` those of outsiders"
+        if isinstance(error, FileNotFoundError)
+        else ""
+    )
 
 
 S = TypeVar("S", bound=StepSettings)
 
 
-def read_settings(kind: type[S]) -> S:
-    """Read the environment, once, for a `__main__`; raise `SettingsError` with a line for each variable."""
+def read_settings(kind: type[S], *, who: str = "") -> S:
+    """Read the environment, once; raise `SettingsError` with a line for each variable.
+
+    `who` speaks to Kafka: a step, `audit` or `operator`, unless the environment names another user.
+    """
     try:
-        return kind()
+        settings = kind()
+        return settings if settings.kafka_user or not who else settings.as_insider(who)
     except ValidationError as error:
         lines = [_complaint(kind, found) for found in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from None

@@ -115,7 +115,7 @@ def run(
         raise Complaint("A canary is a text, not nothing.", exit_code=MISUSED)
     try:
         with ExitStack() as ending:
-            found = read_settings(AuditSettings)
+            found = read_settings(AuditSettings, who="audit")
             path = state or Path(ending.enter_context(tempfile.TemporaryDirectory())) / "audit.sqlite"
             asked = Asked(state=path, logs=logs, canaries=tuple(canary or ()), require_rest=at_rest)
             stop = ending.enter_context(_stopped_by_signals())

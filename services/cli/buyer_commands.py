@@ -16,15 +16,18 @@ import typer
 
 from services.bus.settings import StepSettings
 from services.cli.complaints import MISUSED, Complaint
+from services.cli.door_commands import add_doors
 from services.cli.outsiders import Outbox, Received, read
 from services.cli.pausing import Subject, add_pausing
 from services.cli.printing import remark, say, say_json, say_json_line
-from services.cli.surroundings import kafka_settings
+from services.cli.surroundings import outsider_settings
+from services.contract.access import Family
 from services.contract.events import Disposition, NoBidReason, RejectionReason, ReturnReason
 from services.contract.outside_records import read_body
 
 app = typer.Typer(help="Do as a buyer does; pause one, and let it go on.", no_args_is_help=True)
 add_pausing(app, Subject.BUYER)
+add_doors(app, Family.BUYERS)
 
 BuyerId = Annotated[str, typer.Argument(metavar="BUYER", help="The buyer's id in the market.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
@@ -65,7 +68,7 @@ def listen(
     as_json: AsJson = False,
 ) -> None:
     """Listen to the buyer's leads and notices, or to its pings and offers, until Ctrl-C."""
-    settings = kafka_settings()
+    settings = outsider_settings(Family.BUYERS, buyer)
     topics = settings.topics
     topic = topics.buyer_pings(buyer) if pings else topics.buyer_leads(buyer)
     if limit is None:
@@ -110,7 +113,7 @@ def answer(
     """Answer an offer (accept, reject) or a ping (bid, no-bid), or tell of a lead that the buyer holds: what became of
     it (contacted, deal, no-deal), that it wants it alone (upgrade) or does not want it (return).
     """
-    settings = kafka_settings()
+    settings = outsider_settings(Family.BUYERS, buyer)
     topic = settings.topics.buyer_answers(buyer)
     lead = str(lead_id)
     body: dict[str, Any]

@@ -16,7 +16,7 @@ from services.cli.demo_checks import Check
 
 def audit_check(found: StepSettings, logs: Path) -> Check:
     """Judge the whole demo, its workers' logs included; raise what `gavel audit run` complains of."""
-    settings = AuditSettings(**found.model_dump())
+    settings = AuditSettings(**found.model_dump()).as_insider("audit")
     silent = Shown(update=lambda _done, _total: None, note=lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
         asked = Asked(state=Path(folder) / "audit.sqlite", logs=logs)

@@ -26,10 +26,12 @@ from services.cli.demo_checks import check
 from services.cli.demo_evidence import billed, deliveries, finances, gather, staggered_lead
 from services.cli.demo_interruptions import Interruptions
 from services.cli.demo_leads import SHIPPED
+from services.cli.demo_people import people
 from services.cli.demo_place import Place, place
 from services.cli.demo_report import Report, report_json, say_next, say_report
 from services.cli.demo_sources import EXAMPLES, Receipts, Sources, bars, traffic, with_poison
 from services.cli.demo_workers import Workers, are_ready
+from services.cli.insiders import administration
 from services.cli.lead_commands import read_story
 from services.cli.market_commands import follow_apply
 from services.cli.printing import onlookers, remark, say_json
@@ -186,7 +188,8 @@ class _Run:
 @contextmanager
 def _running(there: Place, market: Market, workers: Workers, posted: Posted, leads: int) -> Iterator[_Run]:
     """Start the workers, the buyers and the sources."""
-    connection, topics = there.settings.connection(), there.settings.topics
+    connection, topics = people(there.settings, market), there.settings.topics
+    administrator = administration(there.settings)
     ended, all_told = threading.Event(), threading.Event()
     stream = with_poison(traffic(leads))
     run = _Run(
@@ -203,7 +206,7 @@ def _running(there: Place, market: Market, workers: Workers, posted: Posted, lea
         try:
             run.threads = [pool.submit(each.run) for each in (run.receipts, run.buyers)]
             run.wait(
-                lambda: are_ready(connection, topics.namespace, workers.all),
+                lambda: are_ready(administrator, topics.namespace, workers.all),
                 READY_WITHIN_S,
                 lambda: "not all workers have joined their groups",
             )

@@ -28,6 +28,7 @@ from services.bus.kafka import Connection
 from services.bus.ports import BusFailed
 from services.bus.settings import StepSettings
 from services.cli.complaints import Complaint
+from services.cli.insiders import administration, forget_users
 
 Progress = Callable[[str], None]
 ENVIRONMENT_FILE = "demo.env"
@@ -68,17 +69,25 @@ def place(data: Path, progress: Progress) -> Iterator[Place]:
         was_running = any(server.pids for server in before)
         if not was_running:
             ending.callback(stack.down, data, progress=progress)
-        servers = stack.up(data, progress=progress)
-        connection = StepSettings(kafka=servers.kafka, database=servers.database).connection()
-        if not is_external:
-            sweep(servers.database, connection)
+        # A folder stays as it was made; a new one has doors.
+        servers = stack.up(
+            data, secured=None if before[0].external or before[0].address else True, progress=progress
+        )
         run = secrets.token_hex(3)
         namespace = f"demo-{run}."
+        found = StepSettings(
+            kafka=servers.kafka,
+            kafka_config=servers.kafka_config,
+            database=servers.database,
+            namespace=namespace,
+        ).as_insider("operator")
+        if not is_external:
+            sweep(found)
         if was_running:
             ending.callback(progress, f"The servers in {data} were running before, and run on.")
         if is_external or was_running:
             # Where the servers stop with the demo, the next one sweeps: that is the faster end.
-            ending.callback(_remove, servers.database, f"gavel_demo_{run}", connection, namespace)
+            ending.callback(_remove, found, f"gavel_demo_{run}")
         database = _create_database(servers.database, f"gavel_demo_{run}")
         environment = {
             **stack.environment(servers),
@@ -91,7 +100,7 @@ def place(data: Path, progress: Progress) -> Iterator[Place]:
         yield Place(
             data=data.absolute(),
             environment=environment,
-            settings=StepSettings(kafka=servers.kafka, database=database, namespace=namespace),
+            settings=found.model_copy(update={"database": database}),
         )
 
 
@@ -100,15 +109,15 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def sweep(server: str, connection: Connection) -> None:
+def sweep(found: StepSettings) -> None:
     """Remove what demos have left in servers of their own."""
-    with _administrator(server) as database:
-        found = database.execute(
+    with _administrator(found.database) as database:
+        names = database.execute(
             r"select datname from pg_database where datname like 'gavel\_demo\_%'"
         ).fetchall()
-        for (name,) in found:
+        for (name,) in names:
             _drop(database, name)
-    _delete_topics(connection, _NAMESPACE)
+    _remove_from_kafka(found, _NAMESPACE)
 
 
 @contextmanager
@@ -143,10 +152,15 @@ def _create_database(server: str, name: str) -> str:
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
 
-def _remove(server: str, name: str, connection: Connection, namespace: str) -> None:
-    with _administrator(server) as database:
+def _remove(found: StepSettings, name: str) -> None:
+    with _administrator(found.database) as database:
         _drop(database, name)
-    _delete_topics(connection, re.compile(re.escape(namespace)))
+    _remove_from_kafka(found, re.compile(re.escape(found.namespace)))
+
+
+def _remove_from_kafka(found: StepSettings, namespaces: re.Pattern[str]) -> None:
+    _delete_topics(administration(found), namespaces)
+    forget_users(found, namespaces.match)
 
 
 def _drop(database: psycopg.Connection, name: str) -> None:

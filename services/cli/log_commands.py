@@ -163,7 +163,8 @@ def _messages(table: LogTable, topic: str, partition: int, from_seq: int, to_seq
 
 
 def _publish(found: StepSettings, messages: Iterator[Message]) -> int:
-    producer = LogProducer(found.connection(), client_id="gavel-republish")
+    # Nobody else may write the log.
+    producer = LogProducer(found.as_insider("router").connection(), client_id="gavel-republish")
     count = 0
     while batch := list(islice(messages, ROWS_AT_ONCE)):
         producer.publish(batch, timeout_s=PUBLISH_S)

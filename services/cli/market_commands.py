@@ -18,6 +18,7 @@ from typer.models import CommandInfo
 from services.bus.administration import CreatedTopics, announce, create_topics
 from services.bus.settings import StepSettings
 from services.cli.complaints import Complaint
+from services.cli.insiders import administration, let_insiders_in
 from services.cli.printing import remark
 from services.cli.setup_command import is_set_up, set_up
 from services.cli.surroundings import settings
@@ -28,8 +29,9 @@ __all__ = ["app", "follow_apply"]
 
 
 def follow_apply(market: Market, found: StepSettings) -> CreatedTopics:
-    """Make the topics of a market that is in force, and announce it."""
-    made = create_topics(found.connection(), found.topics, market)
+    """Make the topics of a market that is in force, let the steps use them, and announce it."""
+    made = create_topics(administration(found), found.topics, market)
+    let_insiders_in(found, market)
     announce(found.connection(), found.topics, version=market.version, at_ms=time.time_ns() // 1_000_000)
     return made
 

@@ -17,6 +17,7 @@ from services.bus.database import CONNECT_S, connect
 from services.bus.migrations import migrate
 from services.bus.settings import StepSettings
 from services.cli.asking import partitions_inside
+from services.cli.insiders import InsidersMade, administration, let_insiders_in
 from services.cli.printing import remark, say, say_json
 from services.cli.surroundings import settings
 from services.router.store import initialise
@@ -24,11 +25,15 @@ from services.router.store import initialise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUp:
-    """What a setup has done: the migrations applied, the partitions that have heads now, the topics made."""
+    """What a setup has done: the migrations applied, the partitions that have heads now, the topics made.
+
+    `users` is None where access to Kafka is its operator's business.
+    """
 
     migrations: tuple[str, ...]
     partitions: int
     topics: CreatedTopics
+    users: InsidersMade | None
 
 
 def setup(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
@@ -39,18 +44,28 @@ def setup(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON."
         return
     say(f"Migrations applied: {', '.join(done.migrations) or 'none, the database was up to date'}.")
     say(f"Topics made: {len(done.topics.created)}; there already: {done.topics.present}.")
+    say(_users_line(done.users))
     for difference in done.topics.differences:
         remark(f"warning: {difference}")
 
 
 def set_up(found: StepSettings) -> SetUp:
-    """Migrate, make the heads of all partitions, and make the topics inside."""
+    """Migrate, make the heads of all partitions, the topics inside, and the users of the steps."""
     migrations = migrate(found.database)
     partitions = partitions_inside()
     with connect(found.database, role="gavel_router", application_name="gavel setup") as connection:
         initialise(connection, partitions)
-    topics = create_topics(found.connection(), found.topics)
-    return SetUp(migrations=tuple(migrations), partitions=partitions, topics=topics)
+    topics = create_topics(administration(found), found.topics)
+    users = let_insiders_in(found)
+    return SetUp(migrations=tuple(migrations), partitions=partitions, topics=topics, users=users)
+
+
+def _users_line(made: InsidersMade | None) -> str:
+    if made is None:
+        return "Access to Kafka is its operator's: GAVEL_KAFKA_CONFIG names no folder of users."
+    return (
+        f"Users made: {', '.join(made.users) or 'none, all were there'}; permissions granted: {made.grants}."
+    )
 
 
 def is_set_up(database: str) -> bool:

@@ -15,16 +15,19 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from services.cli.complaints import MISUSED, Complaint
+from services.cli.door_commands import add_doors
 from services.cli.outsiders import Outbox, read
 from services.cli.pausing import Subject, add_pausing
 from services.cli.printing import onlookers, remark, say, say_json, say_json_line
-from services.cli.surroundings import kafka_settings
+from services.cli.surroundings import outsider_settings
+from services.contract.access import Family
 
 LINE_BYTES_MAX = 1_000_000
 """Kafka takes no larger record by default; intake takes far smaller ones."""
 
 app = typer.Typer(help="Do as a source does; pause one, and let it go on.", no_args_is_help=True)
 add_pausing(app, Subject.SOURCE)
+add_doors(app, Family.SOURCES)
 
 SourceId = Annotated[str, typer.Argument(metavar="SOURCE", help="The source's id in the market.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
@@ -38,7 +41,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Send leads to the source's topic; what becomes of them is on its receipts."""
-    settings = kafka_settings()
+    settings = outsider_settings(Family.SOURCES, source)
     topic = settings.topics.source_leads(source)
     if file != "-" and not raw:
         _check_all(file)
@@ -61,7 +64,7 @@ def receipts(
     as_json: AsJson = False,
 ) -> None:
     """Read the source's receipts from the beginning: accepted or declined, later sold and closed."""
-    settings = kafka_settings()
+    settings = outsider_settings(Family.SOURCES, source)
     topic = settings.topics.source_receipts(source)
     count = 0
     for batch in read(settings.connection(), [topic], follow=follow):

@@ -12,8 +12,10 @@ from pathlib import Path
 import psycopg
 
 from services.bus.settings import StepSettings, read_settings
+from services.contract.access import Family, Outsider, insider
 
 DATA = "GAVEL_DATA"
+OPERATOR = "operator"
 _KEY_FILES = {"GAVEL_VAULT_KEY_FILE": "vault.key", "GAVEL_FINGERPRINT_KEY_FILE": "fingerprint.key"}
 
 
@@ -32,10 +34,12 @@ def adopt_local_stack(environment: MutableMapping[str, str]) -> None:
         return
     from deploy.local import stack
 
-    servers = stack.status(data)
+    servers, config = stack.status(data), stack.kafka_config(data)
     for name, server in zip(("GAVEL_KAFKA", "GAVEL_DATABASE"), servers, strict=True):
         if not server.external and server.answers and server.address:
             environment.setdefault(name, server.address)
+    if config is not None and environment.get("GAVEL_KAFKA") == servers[0].address:
+        environment.setdefault("GAVEL_KAFKA_CONFIG", str(config))
     for name, file in _KEY_FILES.items():
         key = (data / "secrets" / file).absolute()
         if key.exists() and not (name == "GAVEL_VAULT_KEY_FILE" and "GAVEL_VAULT_KEY" in environment):
@@ -44,12 +48,19 @@ def adopt_local_stack(environment: MutableMapping[str, str]) -> None:
 
 def settings() -> StepSettings:
     """Read what a command needs that speaks to both servers; raise `SettingsError`."""
-    return read_settings(StepSettings)
+    return read_settings(StepSettings, who=OPERATOR)
 
 
 def kafka_settings() -> KafkaSettings:
     """Read what a command needs that speaks to Kafka alone; raise `SettingsError`."""
-    return read_settings(KafkaSettings)
+    return read_settings(KafkaSettings, who=OPERATOR)
+
+
+def outsider_settings(family: Family, id: str) -> KafkaSettings:
+    """Read what a command needs that speaks to Kafka as a source or a buyer would; raise `SettingsError`."""
+    found = kafka_settings()
+    is_said = found.kafka_user != insider(found.topics, OPERATOR)
+    return found if is_said else found.as_user(Outsider(family=family, id=id).user(found.topics))
 
 
 def connect_as_auditor(url: str) -> psycopg.Connection:

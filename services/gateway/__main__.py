@@ -27,7 +27,7 @@ from services.vault.keys import KeyFileError, read_key
 def main() -> None:
     """Run until told to stop."""
     try:
-        settings = read_settings(GatewaySettings)
+        settings = read_settings(GatewaySettings, who=STEP)
         opened = _opened(settings)
     except (SettingsError, KeyFileError) as error:
         sys.exit(str(error))

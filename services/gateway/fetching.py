@@ -29,7 +29,7 @@ class KafkaFetcher:
         """Take how to connect; it connects with the first record that is asked for."""
         self._properties = connection.librdkafka(
             client_id=client_id,
-            group_id=client_id,
+            group_id="none",  # required by the client; nothing is subscribed or committed
             enable_auto_commit=False,
             auto_offset_reset="error",
             # A request that waits for what is not there yet would hold up the next reading, of another place.

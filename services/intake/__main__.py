@@ -20,7 +20,7 @@ from services.vault.ring import vault_of
 def main() -> None:
     """Run until told to stop."""
     try:
-        settings = read_settings(StepSettings)
+        settings = read_settings(StepSettings, who=STEP)
         opened = _opened(settings)
     except (SettingsError, KeyFileError) as error:
         sys.exit(str(error))

@@ -38,7 +38,7 @@ def resend_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Emit again the leads that were accepted and that the log has not listed."""
-    settings = read_settings(StepSettings)
+    settings = read_settings(StepSettings, who="intake")
     done = _resend(settings, older_than_minutes * MINUTE_MS, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps({**asdict(done), "emitted": 0 if dry_run else done.unlisted}))

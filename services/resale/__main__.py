@@ -15,7 +15,7 @@ from services.resale.store import PostgresWindows
 def main() -> None:
     """Run until told to stop."""
     try:
-        settings = read_settings(StepSettings)
+        settings = read_settings(StepSettings, who=STEP)
     except SettingsError as error:
         sys.exit(str(error))
 

@@ -14,7 +14,7 @@ from services.vault.ring import vault_of
 def main() -> None:
     """Read the environment and run until told to stop."""
     try:
-        settings = read_settings(StepSettings)
+        settings = read_settings(StepSettings, who="router")
         vault = vault_of(settings)
     except (SettingsError, KeyFileError) as error:
         sys.exit(f"the router can't start:\n{error}")

@@ -13,8 +13,9 @@ from services.contract.topics import TopicDeclaration, Topics, declarations
 from tests.support.records import DELIVERED_TYPES, EVENT_TYPES, RECORD_TYPES
 
 OUTSIDERS = {"the source", "the buyer"}
-READERS = {*STEPS, *OUTSIDERS, "anyone inside", "every step"}
-WRITERS = {*STEPS, *OUTSIDERS, "gavel", "gavel market apply"}
+READERS = {*STEPS, *OUTSIDERS, "gavel", "anyone inside", "every step"}
+TAKES_OVER = {"leads.log"}  # where the writer reads what it wrote last
+WRITERS = {*STEPS, *OUTSIDERS, "gavel"}
 PARTITIONED_BY_LEAD = {"leads.qualified", "leads.commands", "leads.timers", "leads.log", "leads.events"}
 KEYS = {"any", "none", "lead_id"}
 FIELDS = {
@@ -77,7 +78,7 @@ def test_producer_and_consumers_are_steps_or_outsiders(topic: TopicDeclaration) 
     assert set(topic.producer.split(" and ")) <= WRITERS
     assert topic.consumers
     assert set(topic.consumers) <= READERS
-    assert not {topic.producer} & set(topic.consumers)
+    assert topic.producer not in topic.consumers or topic.name in TAKES_OVER
 
 
 @each
@@ -128,7 +129,7 @@ def test_outsiders_topics_carry_the_time_of_append_where_deadlines_are_held_agai
 
 def test_dead_letters_are_for_what_outsiders_write_alone() -> None:
     assert {name for name, topic in BY_NAME.items() if topic.dead_letters} == {
-        name for name, topic in BY_NAME.items() if set(topic.producer.split(" and ")) <= OUTSIDERS
+        name for name, topic in BY_NAME.items() if set(topic.producer.split(" and ")) & OUTSIDERS
     }
 
 

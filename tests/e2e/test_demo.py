@@ -212,6 +212,19 @@ def test_ctrl_c_while_the_servers_start_stops_them(start: Callable[..., Demo]) -
     assert servers_of(demo.data) == []
 
 
+def test_the_demo_sells_behind_doors_on_servers_of_its_own(start: Callable[..., Demo]) -> None:
+    demo = start("--leads", "60", "--json", servers=False)
+    worker = demo.wait_for(demo.workers)[0]
+    folder = Path(worker.environ()["GAVEL_KAFKA_CONFIG"])
+    assert (folder / "admin.properties").stat().st_mode & 0o777 == 0o600
+    code, out, err = demo.end()
+    assert (code, err) == (0, "")
+    assert all(check["holds"] for check in json.loads(out)["checks"])
+    assert servers_of(demo.data) == []
+    properties = (demo.data / "kafka-1" / "server.properties").read_text()
+    assert "allow.everyone.if.no.acl.found=false" in properties
+
+
 def test_a_second_demo_in_the_same_folder_is_refused(start: Callable[..., Demo]) -> None:
     first = start("--leads", "40")
     first.wait_for(first.workers)

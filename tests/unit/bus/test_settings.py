@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.bus.settings import SettingsError, StepSettings, read_settings
+from services.bus.settings import SettingsError, StepSettings, read_settings, user_file
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,31 @@ def test_refuses_a_file_that_is_not_one_of_properties(
     environment.setenv("GAVEL_KAFKA_CONFIG", str(file))
     with pytest.raises(SettingsError, match=r"GAVEL_KAFKA_CONFIG.*line 2"):
         read_settings(StepSettings).connection()
+
+
+def test_a_folder_has_a_file_of_properties_for_each_user(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for user in ("t-1.gavel.router", "t-1.gavel.feed", "admin"):
+        user_file(tmp_path, user).write_text(f"sasl.username={user}")
+    environment.setenv("GAVEL_KAFKA_CONFIG", str(tmp_path))
+    environment.setenv("GAVEL_NAMESPACE", "t-1.")
+    settings = read_settings(StepSettings, who="router")
+    assert settings.connection().properties == (("sasl.username", "t-1.gavel.router"),)
+    assert settings.as_user("admin").connection().properties == (("sasl.username", "admin"),)
+    with pytest.raises(SettingsError, match=r"t-1\.gavel\.intake\.properties.*`gavel setup` makes"):
+        settings.as_insider("intake").connection()
+    environment.setenv("GAVEL_KAFKA_USER", "t-1.gavel.feed")
+    assert read_settings(StepSettings, who="router").kafka_user == "t-1.gavel.feed"
+
+
+def test_a_single_file_serves_every_user(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "kafka.properties"
+    file.write_text("sasl.username=one")
+    environment.setenv("GAVEL_KAFKA_CONFIG", str(file))
+    settings = read_settings(StepSettings, who="router")
+    assert settings.users_folder is None
+    assert settings.as_user("admin").connection() == settings.connection()
 
 
 def test_refuses_a_file_of_properties_that_is_not_there(environment: pytest.MonkeyPatch) -> None:
