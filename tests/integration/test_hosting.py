@@ -253,7 +253,34 @@ def test_health_is_progress_and_a_stuck_worker_is_not_healthy(cluster: Cluster, 
                 socket.create_connection((address, port), timeout=2)
 
 
-def test_the_web_serves_its_two_pages_and_none_of_fausts(cluster: Cluster, leads: str) -> None:
+def test_worker_that_waits_for_a_server_is_healthy_and_not_ready_and_says_for_which(
+    cluster: Cluster, leads: str
+) -> None:
+    port = free_port()
+    with cluster.worker(
+        topics=[leads], fault="pass", fault_after=10, GAVEL_WEB_PORT=str(port), GAVEL_BATCH_MAX="5"
+    ) as worker:
+        wait_until("it is ready", lambda: status(port, "/readyz") == 200)
+        cluster.fill(leads, 400)
+        wait_until("it is not ready", lambda: status(port, "/readyz") == 503)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            get(port, "/readyz")
+        assert json.loads(refused.value.read())["waits_for"] == "the database does not answer"
+        assert status(port, "/healthz") == 200
+        assert worker.process.poll() is None
+
+
+def status(port: int, path: str) -> int | None:
+    try:
+        get(port, path)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+    return 200
+
+
+def test_the_web_serves_its_pages_and_none_of_fausts(cluster: Cluster, leads: str) -> None:
     port = free_port()
     with cluster.worker(topics=[leads], GAVEL_WEB_PORT=str(port)) as worker:
         wait_until("it owns all", lambda: worker.owned() == ALL)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from services.bus.hosting import Feed, GavelApp, Membership, Subscription, build_app, run
-from services.bus.ports import Record, Stopped, TopicPartition
+from services.bus.ports import PassingFault, Record, Stopped, TopicPartition
 from services.bus.settings import StepSettings, read_settings
 from services.contract.announcements import MarketApplied
 
@@ -139,6 +139,8 @@ def plant(fault: str, app: GavelApp, records: Sequence[Record]) -> None:
     match fault:
         case "raise":
             raise ValueError(records[0].value)
+        case "pass":
+            raise PassingFault("the database does not answer")
         case "stop":
             raise Stopped("an invariant is broken")
         case "hang":
