@@ -7,14 +7,14 @@ the entry means for outsiders and for the ledger is kept in the lead's state, to
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from services.audit.auction_checks import AuctionChecks
 from services.audit.findings import At, Findings, Markets
 from services.audit.lead_state import Happened, LeadState, Listed, Sale
-from services.audit.ledger_checks import Due, Ledger, credit_dues, dues_of, fee_dues, subject_of
+from services.audit.ledger_checks import Due, Ledger, Tally, credit_dues, dues_of, fee_dues, subject_of
 from services.audit.limit_checks import Limits
-from services.audit.log_entries import Entries, EntryFields, Pattern, Sales, six_bytes
+from services.audit.log_entries import Entries, EntryFields, Pattern, Sales
 from services.audit.rules import Rule
 from services.audit.sale_checks import SaleChecks
 from services.audit.told_records import others_from_ms, pinged
@@ -51,7 +51,6 @@ from services.contract.events import (
 from services.contract.ids import account_id_of, sale_id_of
 from services.contract.limits import WHOLE_RETURN, fee_draws, money_draws, return_draws
 from services.contract.market import PerLead, ShareOfRevenue
-from services.contract.times import MINUTE_MS
 
 _BEFORE_LISTING: Final = frozenset({WithdrawalNoted, CommandRefused, MoneyMoved})
 _AFTER_CLOSE: Final = frozenset(
@@ -62,9 +61,6 @@ _AFTER_CLOSE: Final = frozenset(
 )  # fmt: skip
 """What may follow the close of a lead: nothing that sells, asks or waits."""
 
-_MORE: Final = 0x80
-_NO_FIELDS: Final[dict[str, str]] = {}
-_OUTLINES_MAX: Final = 50_000
 _WAITING: Final = (WindowKind.WAIT, WindowKind.RETRY)
 _UNDEFINED: Final = Listed("", "", None, 0, {}, 0, (), 0, 0, False, 0, None)
 
@@ -83,26 +79,6 @@ class Folded:
         self.closed_auction: AuctionClosed | None = None
 
 
-class _Usual(NamedTuple):
-    """An entry that may be judged by its key."""
-
-    key: tuple[Any, ...]
-    listed: Listed
-    sale_ids: list[str]
-
-
-class _Outline(NamedTuple):
-    """What was found about such an entry; `patterns` are those of its sales."""
-
-    listed: Listed
-    patterns: list[Pattern]
-    told: tuple[Any, ...]
-    sold: tuple[int, ...]
-    outcome: str | None
-    row_weight: int
-    payout_weight: int
-
-
 class LeadChecks:
     """Judges entries, each with the state of its lead. Counts `leads`, `sales`, `auctions`."""
 
@@ -119,6 +95,7 @@ class LeadChecks:
         self.leads = 0
         self.sales = 0
         self.auctions = 0
+        self.listed = Tally()
         self._findings = findings
         self._markets = markets
         self._limits = limits
@@ -128,10 +105,9 @@ class LeadChecks:
         self._closed_readers = entries.closed
         self._sold_readers = entries.sold
         self._closes: dict[tuple[int, bytes], tuple[Any, ...]] = {}
-        self.remembered = Sales(entries.sold, self._forget)
-        self._outlines: dict[tuple[Any, ...], _Outline] = {}
-        self._patterns: list[Pattern] = []
-        self._had_others = False
+        self.remembered = Sales(entries.sold, lambda pattern: limits.count((pattern,)))
+        self.alike: list[Pattern] | None = None
+        """The sales of the last entry; None where more is needed to judge another like it than ids and times."""
         self._entries = entries
         self._sale_checks = SaleChecks(findings, markets)
         self._auction_checks = AuctionChecks(findings, markets)
@@ -164,103 +140,11 @@ class LeadChecks:
 
         Raises `NotReadable`, ValueError or LookupError for an event that can't be read.
         """
-        if state.listed is None and not state.happened:
-            usual = self._usual_of(at, value, start)
-            if usual is not None:
-                outline = self._outlines.get(usual.key)
-                if outline is not None:
-                    return self._fold_usual(at, usual, outline, state)
-                before = self._findings.total
-                happened = self._fold_each(at, self._entries.events(value, start), state)
-                self._remember(usual, state, happened, before)
-                return happened
-        return self._fold_each(at, self._entries.events(value, start), state)
-
-    def _usual_of(self, at: At, value: bytes, start: int) -> _Usual | None:
-        """Find what tells an entry's judgement, where it begins with a lead's listing.
-
-        The key has all that the judgement depends on: what the listing says but for the lead's own fields and time, and
-        the other events but for ids and times, which `Sales.bare` has found as they must be.
-        """
-        first = _first_event(value, start)
-        reader = None if first is None else self._listed_readers.get(first[0])
-        if first is None or reader is None:
-            return None
-        _, body_at, rest_at = first
-        listed = Listed._make(reader(value[body_at:rest_at], 0))
-        decided, created = six_bytes(at.decided_at_ms), six_bytes(listed.created_at_ms)
-        if decided is None or created is None or decided == created:
-            return None
-        bare = self.remembered.bare(value[rest_at:], at.lead_id, listed.sales_max, decided, created)
-        if bare is None:
-            return None
-        minute = at.decided_at_ms // MINUTE_MS
-        key = (
-            bare[0], at.market_version, minute, listed[:4], tuple(listed.fields), listed[5:7], listed[8:], value[start]
-        )  # fmt: skip
-        return _Usual(key, listed, bare[1])
-
-    def _remember(self, usual: _Usual, state: LeadState, happened: Happened | None, before: int) -> None:
-        """Remember an entry that nothing was found against, where the next like it will be judged the same.
-
-        That is so where it lists, sells in ways that time does not change, closes, and does nothing else.
-        """
-        patterns, self._patterns = self._patterns, []
-        is_clean = self._findings.total == before and state.close is not None and happened is not None
-        if (
-            not is_clean
-            or happened is None
-            or self._had_others
-            or len(patterns) != len(usual.sale_ids)
-            or not all(pattern.judged and pattern.is_remembered for pattern in patterns)
-        ):
-            return
-        if len(self._outlines) >= _OUTLINES_MAX:
-            self._outlines.clear()
-        listed = usual.listed
-        payout_weight = 0
-        if listed.payout_cents and not listed.is_test:
-            payout_weight = self._ledger.weight_of_payout(listed)
-        row_weight = sum(pattern.row_weight for pattern in patterns)
-        outline = _Outline(
-            listed, patterns, happened.told, happened.sold, happened.outcome, row_weight, payout_weight
-        )
-        self._outlines[usual.key] = outline
-
-    def _fold_usual(self, at: At, usual: _Usual, outline: _Outline, state: LeadState) -> Happened:
-        """Add an entry that is like one judged before, without judging it again."""
-        seq, offset, decided_at_ms = at.seq, at.offset, at.decided_at_ms
-        # The texts of the first such listing serve all, and the fields of a closed lead are not asked for any more.
-        alike, created_at_ms = outline.listed, usual.listed.created_at_ms
-        state.listed = Listed._make((*alike[:4], _NO_FIELDS, *alike[5:7], created_at_ms, *alike[8:]))
-        state.place, state.stage_from_ms = (seq, offset), decided_at_ms
-        due, last, sales = self._ledger.dues.add, (at.partition, seq, offset), state.sales
-        for pattern, sale_id in zip(outline.patterns, usual.sale_ids, strict=True):
-            sales.append(Sale(pattern.terms, decided_at_ms, seq, offset))
-            pattern.times += 1
-            pattern.last = last
-            if pattern.weight:
-                due(subject_of(sale_id), pattern.weight)
-        if outline.row_weight:
-            self._ledger.sales.add(subject_of(at.lead_id), outline.row_weight)
-        if outline.payout_weight:
-            due(subject_of(at.lead_id), outline.payout_weight)
-        self.leads += 1
-        self.sales += len(sales)
-        assert outline.outcome is not None
-        state.close = (seq, offset, decided_at_ms, outline.outcome)
-        happened = Happened(
-            offset, decided_at_ms, outline.told, outline.sold, outline.outcome, len(sales), False, None, ()
-        )
-        state.happened[seq] = happened
-        return happened
-
-    def _fold_each(self, at: At, events: tuple[tuple[int, bytes], ...], state: LeadState) -> Happened | None:
-        """Judge an entry event by event."""
         folded = Folded()
         others: list[Event] = []
-        self._patterns = []
-        for schema_id, body in events:
+        before = self._findings.total
+        self.alike = []
+        for schema_id, body in self._entries.events(value, start):
             if schema_id in self._sold_readers:
                 self._sell(at, state, folded, schema_id, body)
             elif schema_id in self._closed_readers:
@@ -271,7 +155,8 @@ class LeadChecks:
                 event: Event = self._codec.decode_body(EventBody(schema_id=schema_id, body=body))
                 others.append(event)
                 self._other(at, state, folded, event)
-        self._had_others = bool(others)
+        if others or self._findings.total != before:
+            self.alike = None
         if folded.closed_auction is not None:
             self._auction_checks.decided(at, state, folded.closed_auction, folded.sold)
         pings = pinged(at.lead_id, at.partition, at.seq, at.decided_at_ms, others) if others else ()
@@ -294,11 +179,6 @@ class LeadChecks:
                 sale.told_from_ms = others_from_ms(sale.terms, happened)
         return happened
 
-    def _forget(self, pattern: Pattern) -> None:
-        """Sum up a pattern that is not remembered any longer; no outline may count on it."""
-        self._limits.count((pattern,))
-        self._outlines.clear()
-
     def _list(self, at: At, state: LeadState, folded: Folded, listed: Listed) -> None:
         if state.listed is not None:
             assert state.place is not None
@@ -306,6 +186,7 @@ class LeadChecks:
             self._findings.broken_at(at, Rule.LISTED_ONCE, "listed again", before)
             return
         self.leads += 1
+        self.listed.add(subject_of(at.lead_id), 1)
         state.listed, state.place = listed, (at.seq, at.offset)
         state.stage, state.stage_from_ms = 0, at.decided_at_ms
         if listed.payout_cents:
@@ -359,7 +240,7 @@ class LeadChecks:
         event = self.remembered.read(schema_id, body, at.lead_id, at.decided_at_ms, listed.created_at_ms)
         pattern = event.pattern
         terms = pattern.terms
-        self._sale_checks.judge(at, state, listed, event)
+        is_judged_for_all = self._sale_checks.judge(at, state, listed, event)
         if terms.offer_number is not None:
             state.offer = None
         sale = Sale(terms, at.decided_at_ms, at.seq, at.offset)
@@ -368,7 +249,10 @@ class LeadChecks:
         folded.told.append(len(state.sales))
         self.sales += 1
         self._limits.sold(at, pattern)
-        self._patterns.append(pattern)
+        if not is_judged_for_all:
+            self.alike = None
+        elif self.alike is not None:
+            self.alike.append(pattern)
         if pattern.weight is None:
             self._weigh(pattern)
         ledger = self._ledger
@@ -710,29 +594,6 @@ class LeadChecks:
 
     def _broken(self, at: At, rule: Rule, what: str) -> None:
         self._findings.broken_at(at, rule, what)
-
-
-def _first_event(value: bytes, start: int) -> tuple[int, int, int] | None:
-    """Find an entry's first event: its schema id, and where its body begins and ends; None: not where it mostly is.
-
-    An array's block begins with its length (below 64 here: one byte), an event with two numbers of at most two bytes.
-    """
-    if not 0 < value[start] < _MORE or value[start] & 1:
-        return None
-    schema_id, at = _small(value, start + 1)
-    size, at = _small(value, at)
-    return (schema_id, at, at + size) if schema_id > 0 and size > 0 else None
-
-
-def _small(value: bytes, at: int) -> tuple[int, int]:
-    """Read a number of one byte or two; 0 for any other."""
-    first = value[at]
-    if first < _MORE:
-        return (0 if first & 1 else first >> 1), at + 1
-    second = value[at + 1]
-    if second >= _MORE or first & 1:
-        return 0, at + 2
-    return (first & 0x7F | second << 7) >> 1, at + 2
 
 
 def entry_at(partition: int, offset: int, entry: EntryFields) -> At:

@@ -13,6 +13,7 @@ from services.audit.auditor import Auditor
 from services.audit.lead_checks import LeadChecks
 from services.audit.rules import Rule
 from services.audit.states import MemoryLeadStates
+from services.audit.usual_entries import UsualEntries
 from services.audit.violations import Violation
 from services.bus.ports import Record
 from services.contract.codec import codec
@@ -125,13 +126,13 @@ OTHERWISE: Sequence[tuple[Rule, Change]] = (
 
 def test_entries_alike_but_for_ids_and_times_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = []
-    fold_each = LeadChecks._fold_each
+    fold = LeadChecks.fold
 
     def counted(checks: LeadChecks, *arguments: Any) -> Any:
         judged.append(arguments)
-        return fold_each(checks, *arguments)
+        return fold(checks, *arguments)
 
-    monkeypatch.setattr(LeadChecks, "_fold_each", counted)
+    monkeypatch.setattr(LeadChecks, "fold", counted)
     auditor, found = _judged(_log(lambda events: events))
     assert not found
     assert len(judged) == 1
@@ -153,7 +154,7 @@ def test_finds_what_is_otherwise_in_one_entry_among_many_alike(rule: Rule, chang
 def test_finds_the_same_as_when_each_entry_is_judged(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     records = _log(change)
     auditor, found = _judged(records)
-    monkeypatch.setattr(LeadChecks, "_usual_of", lambda *_: None)
+    monkeypatch.setattr(UsualEntries, "take", lambda *_: False)
     each, found_by_each = _judged(records)
     assert found == found_by_each
     assert (auditor.sales, auditor.leads) == (each.sales, each.leads)
