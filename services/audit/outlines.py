@@ -31,7 +31,17 @@ class Outline:
     `times`: so many were like it since they were counted, of which `last` was the last: partition, seq, offset.
     """
 
-    __slots__ = ("last", "lead", "patterns", "payout_weight", "row_weight", "sales", "times", "weights")
+    __slots__ = (
+        "is_due",
+        "last",
+        "lead",
+        "patterns",
+        "payout_weight",
+        "row_weight",
+        "sales",
+        "times",
+        "weights",
+    )
 
     def __init__(self, patterns: Sequence[Pattern], lead: int, payout_weight: int) -> None:
         self.patterns = tuple(patterns)
@@ -40,6 +50,7 @@ class Outline:
         self.weights = tuple([pattern.weight or 0 for pattern in patterns])
         self.row_weight = sum(pattern.row_weight for pattern in patterns)
         self.payout_weight = payout_weight
+        self.is_due = payout_weight > 0 or any(self.weights)
         self.times = 0
         self.last: tuple[int, int, int] = (0, 0, 0)
 

@@ -125,7 +125,7 @@ class SqliteLeadStates:
 
     def __init__(self, path: Path | str, *, kept_max: int = KEPT_MAX) -> None:
         """Open the file, or make it; `path` may be ':memory:'. A file of another Python is begun anew."""
-        self._kept_max = max(kept_max, 1)
+        self._room = max(kept_max, 1) + _EVICTED_AT_ONCE
         self._states: dict[str, LeadState | bytes] = {}
         self._usual: dict[int, UsualLead] = {}
         self._usual_numbers: dict[bytes, int] = {}
@@ -164,7 +164,10 @@ class SqliteLeadStates:
 
     def begin(self, lead_id: str, state: LeadState) -> LeadState:
         """Take in a state; those that were taken in first move to the file when there are too many."""
-        self._take_in(lead_id, state)
+        if len(self._states) >= self._room:
+            self._evict()
+        self._states[lead_id] = state
+        self._touched.add(lead_id)
         return state
 
     def usual(self, usual: UsualLead) -> int:
@@ -180,14 +183,14 @@ class SqliteLeadStates:
 
     def begin_usual(self, lead_id: str, usual: int, place: bytes) -> None:
         """Take in a usual lead, whose state is made when it is asked for."""
-        self._take_in(lead_id, _USUAL.pack(_USUAL_TAG, usual) + place)
-
-    def _take_in(self, lead_id: str, state: LeadState | bytes) -> None:
-        states = self._states
-        if len(states) >= self._kept_max + _EVICTED_AT_ONCE:
-            self._write(list(islice(states, _EVICTED_AT_ONCE)), forget=True)
-        states[lead_id] = state
+        if len(self._states) >= self._room:
+            self._evict()
+        self._states[lead_id] = _USUAL.pack(_USUAL_TAG, usual) + place
         self._touched.add(lead_id)
+
+    def _evict(self) -> None:
+        """Move those that were taken in first to the file."""
+        self._write(list(islice(self._states, _EVICTED_AT_ONCE)), forget=True)
 
     def _made(self, blob: bytes) -> LeadState:
         if blob[:1] != _USUAL_TAG:

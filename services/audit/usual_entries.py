@@ -111,14 +111,14 @@ class UsualEntries:
             self._drawn.add(outline)
         outline.times += 1
         outline.last = at
-        ledger, leads, lead = self._ledger, self._leads, subject_of(key)
+        leads, lead = self._leads, subject_of(key)
         leads.leads += 1
         leads.sales += outline.sales
         leads.listed.add(lead, 1)
-        ledger.dues.add_each(ids, outline.weights)
-        ledger.sales.add(lead, outline.row_weight)
-        if outline.payout_weight:
-            ledger.dues.add(lead, outline.payout_weight)
+        self._ledger.sales.add(lead, outline.row_weight)
+        if outline.is_due:
+            self._ledger.dues.add_each(ids, outline.weights)
+            self._ledger.dues.add(lead, outline.payout_weight)
 
     def _time_of(self, data: bytes) -> int:
         """Decode a time, each once, as many entries have the same; -1: it is not one of six bytes."""
