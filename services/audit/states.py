@@ -27,7 +27,7 @@ from services.audit.lead_state import (
 )
 
 KEPT_MAX: Final = 100_000
-"""So many leads are held in memory by default: about 300 MB."""
+"""So many leads are held in memory by default: at most about 300 MB."""
 
 _FILED_BITS: Final = 1 << 28
 _EVICTED_AT_ONCE: Final = 16_384
