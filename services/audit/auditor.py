@@ -15,13 +15,14 @@ from services.audit.delivery_checks import DeliveryChecks, note_accepted
 from services.audit.evidence import Tables
 from services.audit.findings import At, Findings, Markets
 from services.audit.lead_checks import LeadChecks
-from services.audit.lead_state import Accepted, LeadState
-from services.audit.ledger_checks import Ledger, Tally, subject_of
+from services.audit.lead_state import Accepted
+from services.audit.ledger_checks import Ledger, Tally
 from services.audit.limit_checks import Limits
 from services.audit.log_checks import LogChecks
 from services.audit.log_entries import Entries
 from services.audit.outcomes import Outcomes
 from services.audit.states import LeadStates
+from services.audit.usual_entries import UsualEntries
 from services.audit.violations import Report
 from services.bus.ports import Record
 from services.contract.codec import NotReadable, codec
@@ -63,7 +64,7 @@ class Auditor:
         self._outcomes = Outcomes(
             self._findings, self._markets, topics, self._told.without_entry, self._partition_of
         )
-        self._listed = Tally()
+        self._usual = UsualEntries(self._log, self._leads, entries, self._limits, self._ledger, states)
         self._now_ms = 0
         self._owners: dict[str, tuple[str, str, str] | None] = {}
 
@@ -99,13 +100,14 @@ class Auditor:
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records of any topics, in order within each partition; those of other topics are ignored."""
-        log, qualified = self._topics.log, self._topics.qualified
+        log, qualified, take_usual = self._topics.log, self._topics.qualified, self._usual.take
         for record in records:
             topic = record.topic
             if topic == log:
-                taken = self._log.take(record)
-                if taken is not None:
-                    self._fold(*taken)
+                if not take_usual(record):
+                    taken = self._log.take(record)
+                    if taken is not None:
+                        self._fold(*taken)
             elif topic == qualified:
                 self._accept(record)
             else:
@@ -127,6 +129,7 @@ class Auditor:
         """
         now_ms = max(self._now_ms, *self._log.decided_at_ms.values(), 0)
         late_before_ms = None if at_rest else now_ms - GRACE_MS
+        self._usual.count()
         self._limits.count(self._leads.remembered.patterns())
         self._limits.judge()
         is_same = self._log.compare(tables.heads(), at_rest=at_rest)
@@ -141,11 +144,12 @@ class Auditor:
                 late_before_ms=late_before_ms,
                 is_log_complete=exact is None,
             )
-            self._outcomes.accepted(tables.accepted, self._states, self._listed, late_before_ms)
+            self._outcomes.accepted(tables.accepted, self._states, self._leads.listed, late_before_ms)
         self._outcomes.missing(tables.undelivered(), self._states, now_ms, late_before_ms)
 
     def kept(self) -> bytes:
         """Give what it knows beside the leads' states, to be kept with them and handed to `resume` later."""
+        self._usual.count()
         self._limits.count(self._leads.remembered.patterns())
         return marshal.dumps(
             [
@@ -153,7 +157,7 @@ class Auditor:
                 self._limits.kept(),
                 self._ledger.dues.sums,
                 self._ledger.sales.sums,
-                self._listed.sums,
+                self._leads.listed.sums,
                 [self.leads, self.sales, self.auctions, self.deliveries, self._now_ms],
                 {str(rule): count for rule, count in self.violations.items()},
                 self._outcomes.kept(),
@@ -165,7 +169,7 @@ class Auditor:
         log, limits, dues, sales, listed, counts, violations, outcomes = marshal.loads(kept)
         self._log.resume(log)
         self._limits.resume(limits)
-        self._ledger.dues, self._ledger.sales, self._listed = Tally(dues), Tally(sales), Tally(listed)
+        self._ledger.dues, self._ledger.sales, self._leads.listed = Tally(dues), Tally(sales), Tally(listed)
         self._leads.leads, self._leads.sales, self._leads.auctions, self._told.deliveries, self._now_ms = (
             counts
         )
@@ -174,17 +178,15 @@ class Auditor:
 
     def _fold(self, at: At, value: bytes, start: int) -> None:
         lead_id = at.lead_id
-        state = self._states.of(lead_id)
-        if state is None:
-            state = self._states.begin(lead_id, LeadState())
-        was_listed = state.listed is not None
+        state = self._told.state_of(lead_id)
+        is_first = state.listed is None and not state.happened
         try:
             self._leads.fold(at, value, start, state)
         except (NotReadable, ValueError, LookupError) as error:
             self._log.unreadable_from(at, f"an event that can't be read ({type(error).__name__})")
             return
-        if not was_listed and state.listed is not None:
-            self._listed.add(subject_of(lead_id), 1)
+        if is_first:
+            self._usual.learn(at, value, start, state)
         if state.waiting:
             self._told.entry_read(lead_id, at.seq, state)
 

@@ -6,7 +6,10 @@ An account, whose moves of money the log tells under an id like a lead's, has a 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import struct
+from typing import Any, Final, NamedTuple
+
+from services.audit.avro_times import milliseconds_of
 
 
 class Listed(NamedTuple):
@@ -152,6 +155,46 @@ class LeadState:
         self.seen: dict[int, bytes] = {}
 
 
+class UsualLead(NamedTuple):
+    """What leads have in common that entries alike have listed, sold and closed at once."""
+
+    listed: Listed
+    terms: tuple[Terms, ...]
+    told: tuple[Any, ...]
+    sold: tuple[int, ...]
+    outcome: str
+
+
+def usual_of(state: LeadState, seq: int) -> UsualLead | None:
+    """Take out of a lead's state what it has in common with others, if all of it is by the entry `seq`."""
+    listed, happened = state.listed, state.happened.get(seq)
+    if listed is None or happened is None or happened.outcome is None:
+        return None
+    # The fields of a closed lead are not asked for any more.
+    alike = listed._replace(fields={}, created_at_ms=0)
+    terms = tuple([sale.terms for sale in state.sales])
+    return UsualLead(alike, terms, happened.told, happened.sold, happened.outcome)
+
+
+PLACE: Final = struct.Struct(">QQ6s6s")
+"""What such a lead has of its own: seq and offset of its entry, and when that was decided and the lead created."""
+
+
+def usual_state(usual: UsualLead, place: bytes) -> LeadState:
+    """Make the state of such a lead."""
+    seq, offset, decided, created = PLACE.unpack(place)
+    decided_at_ms = milliseconds_of(decided)
+    state = LeadState()
+    state.listed = usual.listed._replace(created_at_ms=milliseconds_of(created))
+    state.place, state.stage_from_ms = (seq, offset), decided_at_ms
+    state.sales = [Sale(terms, decided_at_ms, seq, offset) for terms in usual.terms]
+    state.close = (seq, offset, decided_at_ms, usual.outcome)
+    state.happened[seq] = Happened(
+        offset, decided_at_ms, usual.told, usual.sold, usual.outcome, len(usual.terms), False, None, ()
+    )
+    return state
+
+
 def letters_of(state: LeadState, happened: Happened) -> list[tuple[str, str, Any]]:
     """Say who is told of an entry, in the order of their records: kind of record, recipient, and what it is about.
 
@@ -240,3 +283,15 @@ def _sale(values: list[Any]) -> Sale:
     for name, value in zip(_SALE, values, strict=True):
         setattr(sale, name, Terms._make(value) if name == "terms" else value)
     return sale
+
+
+def plain_usual(usual: UsualLead) -> tuple[Any, ...]:
+    """Give it as values that `marshal` can write."""
+    listed, terms, *happened = usual
+    return (tuple(listed), tuple(map(tuple, terms)), *happened)
+
+
+def usual_from_plain(values: tuple[Any, ...]) -> UsualLead:
+    """Make what `plain_usual` gave."""
+    listed, terms, *happened = values
+    return UsualLead(Listed._make(listed), tuple(map(Terms._make, terms)), *happened)

@@ -7,7 +7,7 @@ its bucket a number that its subject and content determine. Only where a bucket 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,7 +22,9 @@ BUCKETS = 4_096
 LOOKED_AT_MAX = 200_000
 """So many rows of differing buckets are held at a time."""
 
+_LAST_BUCKET = BUCKETS - 1
 _MASK = (1 << 64) - 1
+_SUBJECT_AT = -12
 _NO_SUBJECT = 1 << 48
 TRANSFERS = "billing.transfers"
 
@@ -50,21 +52,32 @@ class Tally:
 
     def __init__(self, sums: Iterable[int] | None = None) -> None:
         """Begin with nothing, or with the sums that were kept."""
-        self.sums = [0] * BUCKETS if sums is None else list(sums)
+        self._sums = [0] * BUCKETS if sums is None else list(sums)
+
+    @property
+    def sums(self) -> list[int]:
+        """What each bucket has come to, in 64 bits."""
+        return [total & _MASK for total in self._sums]
 
     def add(self, subject: int, weight: int) -> None:
         """Add a row about this subject (`subject_of`) whose content has this weight (`weight_of`)."""
-        at = subject & (BUCKETS - 1)
-        self.sums[at] = (self.sums[at] + subject * weight) & _MASK
+        self._sums[subject & _LAST_BUCKET] += subject * weight
+
+    def add_each(self, ids: Sequence[bytes], weights: Sequence[int]) -> None:
+        """Add rows about these ids, in ASCII, each with its weight."""
+        sums = self._sums
+        for id, weight in zip(ids, weights, strict=True):
+            subject = int(id[_SUBJECT_AT:], 16) | _NO_SUBJECT
+            sums[subject & _LAST_BUCKET] += subject * weight
 
     def differing(self, other: Tally) -> set[int]:
         """Name the buckets in which two tallies differ."""
         return {at for at, (one, two) in enumerate(zip(self.sums, other.sums, strict=True)) if one != two}
 
 
-def subject_of(id: str) -> int:
+def subject_of(id: str | bytes) -> int:
     """Make a number of an id (a UUID's last twelve digits; empty: of nothing)."""
-    return int(id[-12:], 16) | _NO_SUBJECT if id else _NO_SUBJECT
+    return int(id[_SUBJECT_AT:], 16) | _NO_SUBJECT if id else _NO_SUBJECT
 
 
 class Weights:

@@ -66,7 +66,7 @@ class Limits:
             if pattern.times:
                 for counter, amount, granted in pattern.terms.draws:
                     self._add(counter, amount, granted, pattern.times)
-                    self.uses[counter].last = pattern.last
+                    self.uses[counter].last = max(self.uses[counter].last, pattern.last)
                 pattern.times = 0
 
     def judge(self) -> None:

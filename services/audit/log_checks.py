@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from services.audit.avro_times import avro_long
 from services.audit.evidence import HeadRow
 from services.audit.findings import At, Findings
 from services.audit.lead_checks import entry_at
@@ -13,10 +14,24 @@ from services.audit.rules import Rule
 from services.audit.violations import Where
 from services.bus.ports import Record
 from services.contract.codec import NotReadable
-from services.contract.entries import GENESIS_HASH, Ahead, Broken, Position, Repeat, Taken, hash_of, take
+from services.contract.entries import (
+    GENESIS_HASH,
+    Ahead,
+    Broken,
+    CauseKind,
+    Position,
+    Repeat,
+    Taken,
+    hash_of,
+    take,
+)
 from services.contract.ids import partition_of
 
 _START: Final = (0, 0, GENESIS_HASH)
+_HASH_SIZE: Final = len(GENESIS_HASH)
+_CAUSE: Final = avro_long(len(CauseKind.QUALIFIED)) + CauseKind.QUALIFIED.encode()
+_NUMBER_SIZE_MAX: Final = 9
+_MORE: Final = 0x80
 
 
 class LogChecks:
@@ -31,6 +46,7 @@ class LogChecks:
         self._ahead: dict[int, tuple[int, int]] = {}
         self._findings = findings
         self._read = entries.read
+        self._frame = entries.frame
         self._partitions = partitions
 
     def position(self, partition: int) -> Position:
@@ -58,6 +74,36 @@ class LogChecks:
         at = entry_at(partition, offset, entry)
         self._check(at, record)
         return at, value or b"", entry[6]
+
+    def cause_end(self, partition: int, value: bytes) -> int:
+        """Say where the cause ends of a record that is plainly its partition's next entry; 0: of no other.
+
+        The cause must be a new lead, as mostly.
+        """
+        _, seq, hash = self._positions.get(partition, _START)
+        before = self._frame + avro_long(seq + 1) + hash + _CAUSE
+        if not value.startswith(before) or partition in self.unreadable:
+            return 0
+        return _number_end(value, len(before))
+
+    def cause_end_of(self, value: bytes) -> int:
+        """Say where such a cause ends in any entry; 0: it is another, or in another version of the schema."""
+        if not value.startswith(self._frame):
+            return 0
+        at = _number_end(value, len(self._frame)) + _HASH_SIZE
+        end = at + len(_CAUSE)
+        return _number_end(value, end) if value[at:end] == _CAUSE else 0
+
+    def take_usual(self, partition: int, offset: int, value: bytes, lead_id: str, decided_at_ms: int) -> int:
+        """Take what `cause_end` has found to be the next entry, and give its seq; 0, and not taken, if `take` must."""
+        is_elsewhere = partition_of(lead_id, self._partitions) != partition
+        if is_elsewhere or decided_at_ms < self.decided_at_ms.get(partition, 0):
+            return 0
+        seq = self._positions.get(partition, _START)[1] + 1
+        self._positions[partition] = (offset + 1, seq, hash_of(value))
+        self.decided_at_ms[partition] = decided_at_ms
+        self.entries += 1
+        return seq
 
     def _takes(self, record: Record, position: Position, entry: EntryFields) -> bool:
         """Take what is no plain next entry by the contract's rule, which is every reader's."""
@@ -150,3 +196,11 @@ class LogChecks:
         self.unreadable.add(record.partition)
         where = Where(record.topic, f"{record.partition} (offset {record.offset})")
         self._findings.broken(rule, what, where)
+
+
+def _number_end(value: bytes, at: int) -> int:
+    """Step over a number; 0 where it has too many bytes to be one of ours."""
+    end = at
+    while value[end] >= _MORE:
+        end += 1
+    return end + 1 if end - at < _NUMBER_SIZE_MAX else 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from services.audit.avro_times import six_bytes
 from services.audit.fields import Reader, compile_fields, compile_head, compile_tail
 from services.audit.lead_state import Listed, Terms
 from services.contract.codec import NotReadable, Schema, stored_schemas
@@ -27,6 +28,8 @@ Events: TypeAlias = tuple[tuple[int, bytes], ...]
 _ENTRY: Final = ("seq", "prev_hash", "cause", "market_version", "lead_id", "decided_at_ms")
 _EVENTS: Final = "events"
 _CLOSED: Final = ("outcome", "source_id", "lead_type", "plan", "holders", "is_test")
+_CREATED_AT: Final = "created_at_ms"
+_LISTED_HEAD: Final = ("source_id", "lead_type", "plan", "quality", "fields", "sales_max", "never_to")
 _TIMES: Final = ("sale_id", "created_at_ms", "held_since_ms")
 _SOLD: Final = (*Terms._fields, *_TIMES)
 _FRAME: Final = struct.Struct(">BI")
@@ -37,13 +40,11 @@ REMEMBERED_MAX: Final = 20_000
 _NO_TIME: Final = b"\xff\xff\xff\xff\xff"
 _DECIDED: Final = b"\xff\xff\xff\xff\xff\xfe"
 _CREATED: Final = b"\xff\xff\xff\xff\xff\xfd"
-_SIX_BYTES_FROM_MS: Final = 1 << 34
-_SIX_BYTES_TO_MS: Final = 1 << 41
-_NUMBERS: Final = tuple(_NO_TIME + bytes((number,)) for number in range(64))
 _UUID_SIZE: Final = 36
 _AFTER_SALE_ID: Final = 2 + _UUID_SIZE
 _BODY_OF_SALE_ID: Final = _UUID_SIZE << 1
 _NUMBER_MAX: Final = 63
+_MORE: Final = 0x80
 
 
 class Pattern:
@@ -83,11 +84,17 @@ class Entries:
         """Compile the readers of all stored versions of the types that are read in part."""
         schemas = schemas or stored_schemas()
         stored = [schema for schema in schemas if schema.type == Entry.__name__]
+        self.frame = _frame(max(stored, key=lambda schema: schema.version))
         self._heads = {_frame(schema): compile_head(schema.parsed, _ENTRY, _EVENTS) for schema in stored}
         self._events = {_frame(schema): compile_tail(schema.parsed, _EVENTS) for schema in stored}
         self.listed: Mapping[int, Reader] = _readers(schemas, LeadListed, Listed._fields)
         self.closed: Mapping[int, Reader] = _readers(schemas, LeadClosed, _CLOSED)
         self.sold: Mapping[int, Reader] = _readers(schemas, LeadSold, _SOLD)
+        self._listed_heads = {
+            schema.id: compile_head(schema.parsed, _LISTED_HEAD, _CREATED_AT)
+            for schema in schemas
+            if schema.type == LeadListed.__name__
+        }
 
     def read(self, value: bytes | None) -> EntryFields:
         """Read a record's value; raise `NotReadable`."""
@@ -105,6 +112,33 @@ class Entries:
         events: Events = self._events[value[: _FRAME.size]](value, start)[0]
         return events
 
+    def listing_until_time(self, head: bytes) -> tuple[Any, ...] | None:
+        """Read the events of an entry as far as the time in the listing that they begin with; the bytes end there.
+
+        Gives how many events there are, the listing's schema and how many bytes of it are to come, and what it says,
+        only the names of the lead's fields. None: not such bytes. Raises ValueError, LookupError.
+        """
+        first = _first_event(head)
+        reader = None if first is None else self._listed_heads.get(first[0])
+        if first is None or reader is None:
+            return None
+        schema_id, body_at, end = first
+        source_id, lead_type, plan, quality, fields, sales_max, never_to, at = reader(head, body_at)
+        said = (source_id, lead_type, plan, quality, tuple(fields), sales_max, never_to)
+        return (head[0], schema_id, end - at, *said) if at == len(head) else None
+
+    def parted(self, schema_id: int, body: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Read a listing, a sale or a close: what it says but for ids and times, and these. Of others, the bytes."""
+        if schema_id in self.sold:
+            values = self.sold[schema_id](body, 0)
+            return values[: len(Terms._fields)], values[len(Terms._fields) :]
+        if schema_id in self.listed:
+            listed = Listed._make(self.listed[schema_id](body, 0))
+            return listed._replace(created_at_ms=0), (listed.created_at_ms,)
+        if schema_id in self.closed:
+            return self.closed[schema_id](body, 0), ()
+        return (schema_id, body), ()
+
 
 class Sales:
     """Reads the sales of entries, each kind of sale once."""
@@ -118,26 +152,6 @@ class Sales:
     def patterns(self) -> list[Pattern]:
         """Give all patterns that are remembered."""
         return [pattern for pattern, _ in self._known.values()]
-
-    def bare(
-        self, tail: bytes, lead_id: str, sales_max: int, decided: bytes, created: bytes
-    ) -> tuple[bytes, list[str]] | None:
-        """Take out of the bytes of a lead's sales what tells them from others', and give the ids of these sales.
-
-        Each id is one that follows from the lead's, and stands for its number; each time is the entry's or the lead's.
-        """
-        if _NO_TIME in tail:
-            return None
-        tail = tail.replace(decided, _DECIDED).replace(created, _CREATED)
-        ids = []
-        for number in range(1, min(sales_max, _NUMBER_MAX) + 1):
-            sale_id = sale_id_of(lead_id, number)
-            without = tail.replace(sale_id.encode(), _NUMBERS[number])
-            if without == tail:
-                break
-            ids.append(sale_id)
-            tail = without
-        return tail, ids
 
     def find(
         self, schema_id: int, body: bytes, lead_id: str, decided: bytes, created: bytes
@@ -218,20 +232,27 @@ class Sales:
         self._known.clear()
 
 
-def six_bytes(at_ms: int) -> bytes | None:
-    """Encode a time as Avro does; of our times, from 1970 to 2039, each has six bytes. None: not this one."""
-    if not _SIX_BYTES_FROM_MS <= at_ms < _SIX_BYTES_TO_MS:
+def _first_event(events: bytes) -> tuple[int, int, int] | None:
+    """Find the first of an entry's events: its schema id, where its body begins and ends; None: not where it mostly is.
+
+    An array's block begins with its length (below 64 here: one byte), an event with two numbers of at most two bytes.
+    """
+    if not 0 < events[0] < _MORE or events[0] & 1:
         return None
-    return bytes(
-        (
-            at_ms << 1 & 0x7F | 0x80,
-            at_ms >> 6 & 0x7F | 0x80,
-            at_ms >> 13 & 0x7F | 0x80,
-            at_ms >> 20 & 0x7F | 0x80,
-            at_ms >> 27 & 0x7F | 0x80,
-            at_ms >> 34,
-        )
-    )
+    schema_id, at = _small(events, 1)
+    size, at = _small(events, at)
+    return (schema_id, at, at + size) if schema_id > 0 and size > 0 else None
+
+
+def _small(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number of one byte or two; 0 for any other."""
+    first = data[at]
+    if first < _MORE:
+        return (0 if first & 1 else first >> 1), at + 1
+    second = data[at + 1]
+    if second >= _MORE or first & 1:
+        return 0, at + 2
+    return (first & 0x7F | second << 7) >> 1, at + 2
 
 
 def _frame(schema: Schema) -> bytes:

@@ -29,7 +29,9 @@ from services.contract.market import (
 )
 from services.contract.money import share_of
 
-_MINUTE_MS = 60_000
+QUARTER_MS = 15 * 60_000
+"""All periods of limits begin with a quarter of an hour, in every timezone: within one, no sale draws on others."""
+
 _JUDGED_MAX = 1_000
 _EXCLUSIVE = Mode.EXCLUSIVE.value
 _SHARED = Mode.SHARED.value
@@ -43,8 +45,8 @@ class SaleChecks:
         self._findings = findings
         self._markets = markets
 
-    def judge(self, at: At, state: LeadState, listed: Listed, event: SoldEvent) -> None:
-        """Judge a sale before it is added to the lead's."""
+    def judge(self, at: At, state: LeadState, listed: Listed, event: SoldEvent) -> bool:
+        """Judge a sale before it is added to the lead's; tell whether the market says the same of all alike."""
         pattern, sales = event.pattern, state.sales
         terms = pattern.terms
         if terms.sale_number != len(sales) + 1 or not event.is_named_rightly:
@@ -66,7 +68,7 @@ class SaleChecks:
             self._broken(at, Rule.SOLD_BY_ITS_PLAN, f"the source excludes {terms.buyer_id}")
         self._terms(at, state, listed, event, holders)
         slot = sum(sale.terms.stage == terms.stage for sale in sales) if sales else 0
-        self._market(at, state, listed, pattern, slot)
+        return self._market(at, state, listed, pattern, slot)
 
     def _beside_others(self, at: At, state: LeadState, terms: Terms, holders: tuple[str, ...]) -> None:
         sales = state.sales
@@ -134,13 +136,13 @@ class SaleChecks:
             )
             self._broken(at, Rule.TERMS_ARE_TRUE, f"sale {terms.sale_number} is told wrongly: {wrong}")
 
-    def _market(self, at: At, state: LeadState, listed: Listed, pattern: Pattern, slot: int) -> None:
-        """Judge what depends on the market, once for all sales alike in the same circumstances."""
+    def _market(self, at: At, state: LeadState, listed: Listed, pattern: Pattern, slot: int) -> bool:
+        """Judge what depends on the market, once for all sales alike in the same circumstances; tell if that stands."""
         terms = pattern.terms
-        minute = at.decided_at_ms // _MINUTE_MS
-        circumstances = (at.market_version, listed.market_version, slot, minute, len(state.sales))
+        quarter = at.decided_at_ms // QUARTER_MS
+        circumstances = (at.market_version, listed.market_version, slot, quarter, len(state.sales))
         if circumstances in pattern.judged:
-            return
+            return True
         market = self._markets.version(at.market_version)
         plan = self._markets.plan(listed.market_version, listed.lead_type, terms.plan)
         if market is None or plan is None or not 0 <= terms.stage < len(plan.stages):
@@ -149,13 +151,13 @@ class SaleChecks:
                 Rule.SOLD_BY_ITS_PLAN,
                 f"no stage {terms.stage} of plan {terms.plan} in market {listed.market_version}",
             )
-            return
+            return False
         order = self._markets.order(at.market_version, terms.order_id)
         if order is None or order.buyer_id != terms.buyer_id or order.lead_type != terms.lead_type:
             self._broken(
                 at, Rule.SOLD_BY_ITS_PLAN, f"{terms.order_id} is no order of {terms.buyer_id} for such leads"
             )
-            return
+            return False
         found = [
             *self._by_plan(at, state, listed, terms, plan),
             *self._by_price(state, terms, order, plan.stages[terms.stage], slot),
@@ -164,10 +166,12 @@ class SaleChecks:
         ]
         for rule, what in found:
             self._broken(at, rule, what)
-        if not found and _is_judged_once(terms, plan.stages[terms.stage]):
-            if len(pattern.judged) >= _JUDGED_MAX:
-                pattern.judged.clear()
-            pattern.judged.add(circumstances)
+        if found or not _is_judged_once(terms, plan.stages[terms.stage]):
+            return False
+        if len(pattern.judged) >= _JUDGED_MAX:
+            pattern.judged.clear()
+        pattern.judged.add(circumstances)
+        return True
 
     def _by_plan(
         self, at: At, state: LeadState, listed: Listed, terms: Terms, plan: Plan

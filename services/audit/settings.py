@@ -20,5 +20,8 @@ class AuditSettings(StepSettings):
         description="so many seconds after a comparison with the tables comes the next",
     )
     audit_leads_kept: int = Field(
-        default=200_000, ge=1_000, le=10_000_000, description="so many leads are held in memory, 1 kB each"
+        default=200_000,
+        ge=1_000,
+        le=10_000_000,
+        description="so many leads are held in memory, 1 kB each at most",
     )

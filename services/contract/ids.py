@@ -23,6 +23,16 @@ def sale_id_of(lead_id: str, sale_number: int) -> str:
     return uuid5_of(_SALE_NAMESPACE, f"{lead_id}\n{sale_number}")
 
 
+def sale_ids_of(lead_id: bytes, sales: int) -> list[bytes]:
+    """Name a lead's first so many sales, as `sale_id_of` does, all in ASCII: for who checks millions of them."""
+    lead, ids = _SALE_NAMESPACE + lead_id, []
+    for number in range(1, sales + 1):
+        text = hashlib.sha1(lead + b"\n%d" % number, usedforsecurity=False).hexdigest()
+        id = f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+        ids.append(id.encode())
+    return ids
+
+
 def account_id_of(buyer_id: str) -> str:
     """Name a buyer's account as a lead is named, so that its commands have a partition and its entries an id."""
     return uuid5_of(_ACCOUNT_NAMESPACE, buyer_id)
