@@ -30,7 +30,7 @@ from services.contract.market import (
 from services.contract.money import share_of
 
 QUARTER_MS = 15 * 60_000
-"""All periods of limits begin with a quarter of an hour, in every timezone: within one, no sale draws on others."""
+"""Limits begin anew with quarters of an hour, in every timezone since 1980: within one, no sale draws on others."""
 
 _JUDGED_MAX = 1_000
 _EXCLUSIVE = Mode.EXCLUSIVE.value
