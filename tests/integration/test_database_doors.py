@@ -46,10 +46,11 @@ def test_no_step_reaches_another_steps_tables(database: str) -> None:
     of_all = reads.pop("audit")
     assert changes.pop("audit") == set()
     assert {schema for schema, _ in of_all} >= {*STEPS, "vault"} - {"audit"}
-    vault = {("vault", "leads"), ("vault", "consents")}
+    vault = {("vault", "leads"), ("vault", "consents"), ("vault", "people")}
     assert reads == {step: {MARKET} for step in STEPS if step != "audit"} | {
         "market": set(),
-        "intake": {MARKET} | vault,
+        "vault": set(),
+        "intake": {MARKET, ("vault", "suppressed")} | vault,
         "router": {MARKET, ("vault", "leads")},
     }
     assert changes == {step: set() for step in STEPS if step != "audit"} | {
