@@ -519,10 +519,11 @@ _TELLING = (
     _mutant(
         "later records overtake",
         "records go to a recipient that has earlier ones undelivered",
+        (f"{_RELAY}.publish", "for letter in letters if letter.row.recipient in behind", "for letter in ()"),
         (
-            f"{_RELAY}._is_behind",
-            "return bool(behind) and behind is not None and row.recipient in behind",
-            "return False",
+            f"{_RELAY}.publish",
+            "for letter in letters if letter.row.recipient not in behind",
+            "for letter in letters",
         ),
         tests=(RELAY,),
     ),
