@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import services
 from deploy.docker.runtime_requirements import LOCAL_STACK, needed, runtime_lock
 from services.bus.settings import PREFIX, StepSettings
 from services.cli.step_commands import steps
 from services.contract.access import INSIDERS
+from services.contract.topics import TopicDeclaration, declarations
 from tests.support import compose as rules
 from tests.support.compose import ENDS, FOLDER, ROOT, composed, secrets_of, workers
 
@@ -43,8 +45,8 @@ def test_every_setting_is_one_of_the_code() -> None:
     named = {
         variable
         for each in COMPOSE["services"].values()
+        if "GAVEL_IMAGE" in each["image"]
         for variable in each.get("environment", {})
-        if variable.startswith(PREFIX)
     }
     assert named - _settings() - OF_THE_SETUP == set()
     assert all(variable in (ROOT / "deploy/docker/setup.sh").read_text() for variable in OF_THE_SETUP)
@@ -72,6 +74,29 @@ def test_a_step_is_asked_for_its_readiness_where_it_serves_it() -> None:
     for step, each in workers(COMPOSE).items():
         assert f":{each['environment']['GAVEL_WEB_PORT']}/readyz" in " ".join(each["healthcheck"]["test"]), (
             step
+        )
+
+
+def test_prometheus_asks_every_worker_and_the_auditor() -> None:
+    (listed,) = yaml.safe_load((ROOT / "deploy/docker/targets/compose.yml").read_text())
+    served = {**workers(COMPOSE), "audit": COMPOSE["services"]["audit"]}
+    assert sorted(listed["targets"]) == sorted(
+        f"{name}:{each['environment']['GAVEL_WEB_PORT']}" for name, each in served.items()
+    )
+
+
+@pytest.mark.parametrize("topic", declarations(), ids=lambda topic: topic.name)
+def test_the_look_at_the_topics_shows_no_personal_data(topic: TopicDeclaration) -> None:
+    (cluster,) = yaml.safe_load((ROOT / "deploy/docker/kafka-ui.yml").read_text())["kafka"]["clusters"]
+    assert cluster["readOnly"] is True
+    rules_of_masking = {each["topicValuesPattern"]: each.get("fields") for each in cluster["masking"]}
+    name = topic.name.replace("<id>", "acme")
+    matching = [fields for pattern, fields in rules_of_masking.items() if re.fullmatch(pattern, name)]
+    shows_all = topic.personal_data.startswith("none") or "reference only" in topic.personal_data
+    assert shows_all or matching in ([None], [["contact", "details"]])
+    if topic.dead_letters:
+        assert any(
+            re.fullmatch(pattern, f"{name}.dlq") for pattern, fields in rules_of_masking.items() if not fields
         )
 
 
