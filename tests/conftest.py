@@ -17,6 +17,18 @@ settings.register_profile("gavel", deadline=None)
 settings.load_profile("gavel")
 
 MARKED_FOLDERS = {"stream", "integration", "e2e"}
+CONTAINERS = "containers"
+IN_CONTAINERS = {
+    "test_billing_worker.py",
+    "test_bus.py",
+    "test_bus_administration.py",
+    "test_feed_worker.py",
+    "test_intake_worker.py",
+    "test_migrations.py",
+    "test_resale_worker.py",
+    "test_router_store.py",
+}
+"""What of the integration tests runs on containers as well, with `-m containers`: all clients, and workers of steps."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,14 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         level = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if level in MARKED_FOLDERS:
             item.add_marker(level)
+        if level == "integration" and item.path.name in IN_CONTAINERS:
+            item.add_marker(CONTAINERS)
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Real Kafka and PostgreSQL: those of GAVEL_KAFKA and GAVEL_DATABASE, else one local stack for the session."""
-    from tests.support.stack import session_stack
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Real Kafka and PostgreSQL: those of GAVEL_KAFKA and GAVEL_DATABASE, else one local stack for the session.
 
-    with session_stack(tmp_path_factory.mktemp("stack")) as running:
+    With `-m containers` they are containers of the session's own, whatever else there is.
+    """
+    from tests.support.stack import contained_stack, session_stack
+
+    start = contained_stack if request.config.getoption("markexpr") == CONTAINERS else session_stack
+    with start(tmp_path_factory.mktemp("stack")) as running:
         yield running
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -363,15 +364,20 @@ class _Ending:
             self._host.fail(BusFailed(f"{self._name} was ended from outside"))
 
 
-def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
-    """Make the Faust app.
+def announcements_group(step_group: str, worker: str) -> str:
+    """Name the group in which this process hears `registry`, which no other process is in.
 
-    Its id is the group of its consumer of `registry`, and unique for every process: every worker must hear every
-    announcement, and no other worker's coming or going may rebalance it.
+    Every worker must hear every announcement, and no other worker's coming or going may rebalance it. Workers in
+    containers have the same process id, and often the same name: the host tells them apart.
     """
+    return f"{step_group}.{worker}.{socket.gethostname()}.{os.getpid()}.registry"
+
+
+def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
+    """Make the Faust app, whose id is the group of its consumer of `registry`."""
     connection = settings.connection()
     return GavelApp(
-        f"{settings.topics.group(host.step_name)}.{host.worker}.{os.getpid()}.registry",
+        announcements_group(settings.topics.group(host.step_name), host.worker),
         broker=";".join(f"kafka://{server}" for server in connection.bootstrap.split(",")),
         broker_credentials=faust_credentials(connection),
         broker_client_id=host.worker,
@@ -382,7 +388,7 @@ def _bare_app(settings: StepSettings, host: Host) -> GavelApp:
         stream_wait_empty=False,
         agent_supervisor=CrashingSupervisor,
         web_enabled=settings.web_port is not None,
-        web_bind="127.0.0.1",
+        web_bind=settings.web_host,
         web_port=settings.web_port or 6066,
         web_router_enabled=False,
         web_tables_enabled=False,
@@ -418,7 +424,7 @@ def _subscribers(channel: Any) -> int:
 
 
 def _serve(app: GavelApp, host: Host) -> None:
-    """Serve `/metrics`, `/healthz` and `/readyz`, on 127.0.0.1 only."""
+    """Serve `/metrics`, `/healthz` and `/readyz`."""
 
     @app.page("/metrics")
     async def metrics(web: Any, _request: Any) -> Any:

@@ -63,7 +63,15 @@ class StepSettings(BaseSettings):
         description="how long a batch waits for more records at most; a quarter of what the last one took, if less",
     )
     web_port: int | None = Field(
-        default=None, ge=1, le=65_535, description="where /metrics and /healthz are served, on 127.0.0.1 only"
+        default=None,
+        ge=1,
+        le=65_535,
+        description="the port that /metrics, /healthz and /readyz are served on",
+    )
+    web_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="the address that they are served on; they ask nobody who they are",
     )
     kafka_config: Path | None = Field(
         default=None,

@@ -105,7 +105,9 @@ def run(
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option("--metrics-port", min=1, max=65_535, help="Serve Prometheus metrics on 127.0.0.1."),
+        typer.Option(
+            "--metrics-port", min=1, max=65_535, help="Serve Prometheus metrics there, on GAVEL_WEB_HOST."
+        ),
     ] = None,
 ) -> None:
     """Judge every guarantee from the topics and the database alone, and say where each violation is seen."""
@@ -119,7 +121,7 @@ def run(
             path = state or Path(ending.enter_context(tempfile.TemporaryDirectory())) / "audit.sqlite"
             asked = Asked(state=path, logs=logs, canaries=tuple(canary or ()), require_rest=at_rest)
             stop = ending.enter_context(_stopped_by_signals())
-            metrics = _metrics(metrics_port or found.web_port)
+            metrics = _metrics(found.web_host, metrics_port or found.web_port)
             shown = ending.enter_context(_shown())
             if once:
                 holds = _once(found, asked, stop, shown, rebuild=rebuild, as_json=as_json)
@@ -260,16 +262,16 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _metrics(port: int | None) -> AuditMetrics:
+def _metrics(host: str, port: int | None) -> AuditMetrics:
     from prometheus_client import CollectorRegistry, start_http_server
 
     metrics = AuditMetrics(CollectorRegistry())
     if port is not None:
         try:
-            start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
+            start_http_server(port, addr=host, registry=metrics.registry)
         except OSError as error:
             raise Complaint(
-                f"Port {port} can't be listened on: {error.strerror}.", exit_code=MISUSED
+                f"{host} port {port} can't be listened on: {error.strerror}.", exit_code=MISUSED
             ) from error
     return metrics
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from deploy.local import stack
@@ -21,6 +22,17 @@ def session_stack(data_dir: Path) -> Iterator[Stack]:
         yield stack.up(data_dir)
     finally:
         stack.down(data_dir)
+
+
+@contextmanager
+def contained_stack(data_dir: Path) -> Iterator[Stack]:
+    """Use Kafka and PostgreSQL in containers of the session's own."""
+    from tests.support.containers import servers
+
+    with servers() as (kafka, database), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GAVEL_KAFKA", kafka)
+        environment.setenv("GAVEL_DATABASE", database)
+        yield stack.up(data_dir)
 
 
 @contextmanager
