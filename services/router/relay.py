@@ -167,9 +167,9 @@ class Relay:
         published.undelivered += [*publishing.waiting, *(failed.row for failed in published.failed)]
         return published
 
-    def has_behind(self) -> bool:
-        """Tell whether anything is undelivered."""
-        return any(self._behind.values())
+    def behind(self) -> int:
+        """Count the recipients with undelivered records, in each partition."""
+        return sum(map(len, self._behind.values()))
 
     def forget(self, rows: Sequence[UndeliveredRow]) -> None:
         """Take rows off the undelivered whose end the log has told."""
