@@ -299,7 +299,11 @@ class Relay:
                 )
             else:
                 _log.warning(
-                    "never_to_be_told", topic=letter.row.recipient, seq=letter.row.seq, reason=reason
+                    "never_to_be_told",
+                    lead_id=letter.lead_id,
+                    topic=letter.row.recipient,
+                    seq=letter.row.seq,
+                    reason=reason,
                 )
 
     def _require_alive(self) -> None:
