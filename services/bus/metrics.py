@@ -82,7 +82,7 @@ class HostMetrics:
         ).labels(step)
         self.lag_records = Gauge(
             "gavel_bus_lag_records",
-            "Records at the brokers behind the worker's positions, as of some seconds ago.",
+            "Records at the brokers behind the worker's positions where it reads, as of some seconds ago.",
             ["step"],
             registry=self.registry,
         ).labels(step)
