@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from services.billing.metrics import BillingMetrics
 from services.billing.settings import BillingSettings
-from services.billing.step import Billing, Ledger
+from services.billing.step import Billing
+from services.billing.weighing import WeighableLedger, WeighedFold
 from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.liveness import monotonic_s
 from services.bus.log_reader import LogReader
@@ -15,12 +17,16 @@ STEP = "billing"
 GATHERS_MS = 200
 
 
-def build(settings: BillingSettings, *, open_ledger: Callable[[], Ledger]) -> GavelApp:
+def build(settings: BillingSettings, *, open_ledger: Callable[[], WeighableLedger]) -> GavelApp:
     """Build the app; the ledger is opened once it runs, in the step's thread."""
     topic = settings.topics.log
 
-    def make_step(_: Membership) -> LogReader:
-        return LogReader(Billing(open_ledger(), codec()), codec(), topic=topic, monotonic_s=monotonic_s)
+    def make_step(membership: Membership) -> LogReader:
+        ledger, registry = open_ledger(), membership.registry
+        fold = WeighedFold(
+            Billing(ledger, codec()), ledger, BillingMetrics(registry), monotonic_s=monotonic_s
+        )
+        return LogReader(fold, codec(), topic=topic, monotonic_s=monotonic_s, registry=registry)
 
     subscription = Subscription(
         group=settings.topics.group(STEP), topics=lambda: [topic], gathers_ms=GATHERS_MS

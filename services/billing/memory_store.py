@@ -91,6 +91,13 @@ class MemoryLedger:
         """Read the stored positions."""
         return {at: self.tables.positions.get(at, Position()) for at in partitions}
 
+    def imbalance_cents(self) -> Mapping[str, int]:
+        """Sum debits less credits of all accounts, by currency."""
+        sums: dict[str, int] = {}
+        for key, total in self.tables.totals.items():
+            sums[key.currency] = sums.get(key.currency, 0) + total.debits_cents - total.credits_cents
+        return sums
+
     def record(self, rows: Postings, moves: Mapping[int, Move]) -> None:
         """Store the rows and move the positions, or change nothing."""
         stored = self.positions(moves)

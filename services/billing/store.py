@@ -65,6 +65,11 @@ class PostgresLedger:
             except psycopg.IntegrityError as error:
                 raise _stopped(error) from error
 
+    def imbalance_cents(self) -> Mapping[str, int]:
+        """Sum debits less credits of all accounts, by currency."""
+        with self._session.connection() as connection:
+            return {currency: int(cents) for currency, cents in connection.execute(self._sql.weigh)}
+
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
@@ -173,6 +178,9 @@ class _Statements:
             "update {}.positions as stored set next_offset = moved.next_offset, seq = moved.seq, hash = moved.hash "
             "from unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bytea[]) "
             "as moved (partition, next_offset, seq, hash) where stored.partition = moved.partition"
+        )
+        self.weigh = self._compose(
+            "select currency, sum(debits_cents) - sum(credits_cents) from {}.account_totals group by currency"
         )
         self.copy_leads = self._copy("leads", _LEAD_COLUMNS)
         self.copy_sales = self._copy("sales", _SALE_COLUMNS)

@@ -84,6 +84,15 @@ class CreatedTopics:
     differences: tuple[Difference, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedTopics:
+    """What is declared, and how what is there differs from it: what is missing, and what is otherwise, in words."""
+
+    wanted: tuple[WantedTopic, ...]
+    missing: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
 def wanted_topics(topics: Topics, market: HasOutsiders | None, *, brokers: int) -> tuple[WantedTopic, ...]:
     """List every topic of a market, those for dead letters included, ordered by name."""
     found = [
@@ -157,6 +166,27 @@ def create_topics(
         present=len(wanted) - len(created),
         differences=tuple(differing),
     )
+
+
+def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders | None) -> ComparedTopics:
+    """Compare a market's topics with their declarations, and change nothing; raise `BusFailed`."""
+    with administrator(connection) as admin:
+        wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
+        found = _found(admin, wanted)
+    return ComparedTopics(
+        wanted=wanted,
+        missing=tuple(topic.name for topic in wanted if topic.name not in found),
+        differences=tuple(
+            line for topic in wanted if topic.name in found for line in _lines(topic, found[topic.name])
+        ),
+    )
+
+
+def _lines(wanted: WantedTopic, found: FoundTopic) -> list[str]:
+    try:
+        return list(map(str, differences(wanted, found)))
+    except BusFailed as error:
+        return [str(error)]
 
 
 def _compare(wanted: Iterable[WantedTopic], found: Mapping[str, FoundTopic]) -> list[Difference]:

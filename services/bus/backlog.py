@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from threading import Event, Lock
 
@@ -39,7 +40,7 @@ class Backlog:
         self._waiting: list[Record] = []
         self._waiting_since_s = 0.0
         self._lock = Lock()
-        self._under_way = 0
+        self._under_way: deque[Batch] = deque()
         self._not_begun_since_s: deque[float] = deque()
 
     @property
@@ -50,11 +51,11 @@ class Backlog:
     @property
     def under_way(self) -> int:
         """How many batches are on their way to the step or with it."""
-        return self._under_way
+        return len(self._under_way)
 
     def has_room(self) -> bool:
         """Say whether more may be read."""
-        return len(self._waiting) < self._batch_max or self._under_way < UNDER_WAY_AT_MOST
+        return len(self._waiting) < self._batch_max or self.under_way < UNDER_WAY_AT_MOST
 
     def idle_due_in_s(self, now_s: float) -> float:
         """Say how long the step may go without a call."""
@@ -84,8 +85,8 @@ class Backlog:
 
     def take(self, epoch: int, now_s: float) -> Batch | None:
         """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None."""
-        full = len(self._waiting) >= self._batch_max and self._under_way < UNDER_WAY_AT_MOST
-        due = self._under_way == 0 and (bool(self._waiting) or self.idle_due_in_s(now_s) == 0.0)
+        full = len(self._waiting) >= self._batch_max and self.under_way < UNDER_WAY_AT_MOST
+        due = self.under_way == 0 and (bool(self._waiting) or self.idle_due_in_s(now_s) == 0.0)
         if not full and not due:
             return None
         batch = Batch(self._waiting[: self._batch_max], epoch, self._waiting_since_s)
@@ -93,7 +94,7 @@ class Backlog:
         self._waiting_since_s = now_s
         self._idle_due_at_s = now_s + self._idle_every_s
         with self._lock:
-            self._under_way += 1
+            self._under_way.append(batch)
             self._not_begun_since_s.append(now_s)
         return batch
 
@@ -109,17 +110,23 @@ class Backlog:
     def finish(self) -> None:
         """Take note that the step is done with the oldest batch under way."""
         with self._lock:
-            self._under_way -= 1
+            self._under_way.popleft()
         self._finished.set()
 
     def await_finished(self, within_s: float, *, left: int = 0) -> bool:
         """Wait until the step is done with a batch, or at most `left` are under way; tell whether it was in time."""
         self._finished.clear()
-        return self._under_way <= left or self._finished.wait(within_s)
+        return self.under_way <= left or self._finished.wait(within_s)
 
     def swallowed_s(self, now_s: float) -> float:
         """Say for how long the step has had nothing to do while a batch was on its way to it."""
         with self._lock:
             waiting = len(self._not_begun_since_s)
-            idle = 0 < waiting == self._under_way
+            idle = 0 < waiting == self.under_way
             return now_s - self._not_begun_since_s[0] if idle else 0.0
+
+    def oldest_ms(self) -> int | None:
+        """Give the time of the oldest record that was read and is not handled. For people, now and then; any thread."""
+        with self._lock:
+            under_way = [batch.records for batch in self._under_way]
+        return min((record.timestamp_ms for record in chain(*under_way, self._waiting)), default=None)

@@ -91,6 +91,10 @@ class Doors:
             self._wait(lambda: not self._missing(missing))
         return len(missing)
 
+    def lacking(self, grants: Collection[Grant]) -> int:
+        """Count what is not granted."""
+        return len(self._missing([_acl(grant) for grant in sorted(grants)]))
+
     def shut_out(self, user: str) -> int:
         """Take away all that a user may do, and count it; each of its requests is refused from then on."""
         principal = _PRINCIPAL + user

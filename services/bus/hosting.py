@@ -183,6 +183,7 @@ class Host:
             liveness=self.liveness,
             metrics=self.metrics,
         )
+        self.metrics.watch(oldest_ms=self.oldest_ms, waits_for=self.waits_for)
         self._pump_thread = threading.Thread(target=self._pump, name="pump", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -259,6 +260,11 @@ class Host:
     def waits_for(self) -> str | None:
         """Say which fault the worker waits out."""
         return None if self.step is None else self.step.waits_for
+
+    def oldest_ms(self) -> int | None:
+        """Give the time of the oldest record that was read and is not handled, or that a fault has put off."""
+        put_off_ms = None if self.step is None else self.step.put_off_ms()
+        return min((at for at in (put_off_ms, self.pump.oldest_ms()) if at is not None), default=None)
 
     def _hand_over(self, batch: Batch) -> None:
         assert self._loop is not None

@@ -10,6 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol, assert_never
 
+from prometheus_client import CollectorRegistry
+
+from services.bus.metrics import ReaderMetrics
 from services.bus.ports import Record, Stopped, TopicPartition
 from services.contract.codec import Codec, NotReadable
 from services.contract.entries import Ahead, Broken, Entry, Position, Repeat, Taken, take
@@ -63,12 +66,21 @@ class LogFold(Protocol):
 class LogReader:
     """A `Step` that reads `leads.log` for a fold."""
 
-    def __init__(self, fold: LogFold, codec: Codec, *, topic: str, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        fold: LogFold,
+        codec: Codec,
+        *,
+        topic: str,
+        monotonic_s: Callable[[], float],
+        registry: CollectorRegistry | None = None,
+    ) -> None:
         """Read `topic` for `fold`."""
         self._fold = fold
         self._codec = codec
         self._topic = topic
         self._monotonic_s = monotonic_s
+        self._metrics = ReaderMetrics(registry or CollectorRegistry())
         self._positions: dict[int, Position] = {}
         self._ahead_since_s: dict[int, float] = {}
 
@@ -148,8 +160,9 @@ class LogReader:
     def _drop(self, record: Record, entry: Entry, reading: Repeat | Ahead | Broken) -> None:
         match reading:
             case Repeat():
-                pass
+                self._metrics.repeats.inc()
             case Ahead():
+                self._metrics.ahead.inc()
                 self._ahead_since_s.setdefault(record.partition, self._monotonic_s())
             case Broken(expected_hash=expected, found_hash=found):
                 raise Stopped(

@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from services.bus.ports import BusFailed, PassingFault, Stopped
+from services.contract.ids import trace_id_of
 
 _TOLD_IN_WORDS: tuple[type[BaseException], ...] = (BusFailed, PassingFault, Stopped, KafkaException, OSError)
 _FRAMES_MAX = 12
@@ -31,6 +32,7 @@ def start_logging(*, step: str, worker: str, level: int = logging.INFO) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _name_worker(step, worker),
+        _name_trace,
         _tell_exception,
     ]
     handler = logging.StreamHandler(sys.stderr)
@@ -103,6 +105,14 @@ def _name_worker(step: str, worker: str) -> structlog.types.Processor:
         return event
 
     return name
+
+
+def _name_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the trace into each line that concerns one lead."""
+    lead_id = event.get("lead_id")
+    if lead_id is not None:
+        event["trace_id"] = trace_id_of(lead_id)
+    return event
 
 
 def _tell_exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -92,11 +92,16 @@ class PatientStep:
         self._owned: set[TopicPartition] = set()
         self._waiting: set[TopicPartition] = set()
         self._has_asked = False
+        self._put_off_ms: int | None = None
 
     @property
     def waits_for(self) -> str | None:
         """Say which fault is waited out: until something was done, or nothing failed for a while."""
         return self._patience.waits_for
+
+    def put_off_ms(self) -> int | None:
+        """Give the time of the oldest record that a fault, which is waited out, has kept from being handled."""
+        return self._put_off_ms if self.waits_for is not None else None
 
     def waits(self) -> bool:
         """Tell whether the step is not called now."""
@@ -137,7 +142,7 @@ class PatientStep:
         try:
             again = self._step.handle(records)
         except PassingFault as fault:
-            self._note(fault)
+            self._note(fault, records)
             return self._all_again()
         self._patience.worked()
         return again
@@ -166,8 +171,10 @@ class PatientStep:
             return tuple(self._owned - self._waiting)
         return self._all_again()
 
-    def _note(self, fault: PassingFault) -> None:
+    def _note(self, fault: PassingFault, records: Sequence[Record] = ()) -> None:
         self._on_fault()
+        if self.put_off_ms() is None:
+            self._put_off_ms = min((record.timestamp_ms for record in records), default=None)
         self._waiting.update(self._owned)
         self._patience.note(fault)
 

@@ -30,6 +30,7 @@ TAKEN_WITHIN_S = 10.0
 """A batch that an idle step has not got by then was swallowed on the way to it."""
 
 MAX_POLL_INTERVAL_MS = 90_000
+LAG_EVERY_S = 5.0
 _POLL_S = 0.02
 _POLL_AT_LEAST_S = 0.001
 _HOLD_AT_MOST_S = 0.25
@@ -108,6 +109,7 @@ class Pump:
         self._commit_asked: dict[TopicPartition, int] = {}
         self._polled_at_s = self._finished_at_s = clock_s()
         self._handled_in_s = 0.0
+        self._lag_at_s = 0.0
 
     # Called by the step's thread.
 
@@ -154,6 +156,10 @@ class Pump:
         """Have the subscription's topics asked for at the next turn."""
         if self._place is not None:
             self._place.ask_soon()
+
+    def oldest_ms(self) -> int | None:
+        """Give the time of the oldest record that was read and is not handled."""
+        return self._backlog.oldest_ms()
 
     def progress(self) -> Progress:
         """Say how it goes."""
@@ -219,12 +225,21 @@ class Pump:
         self._begin_again(place)
         self._commits.turn(consumer)
         self._metrics.alive.set(self._liveness.alive())
+        self._note_lag(consumer)
         if self._backlog.has_room():
             place.resume()
             self._read(consumer, place)
         else:
             self._hold(consumer, place)
         self._send()
+
+    def _note_lag(self, consumer: Consumer) -> None:
+        """Compare the positions with the ends that the brokers told with the last records, from time to time."""
+        if self._clock_s() < self._lag_at_s:
+            return
+        self._lag_at_s = self._clock_s() + LAG_EVERY_S
+        positions = self._commits.positions().items()
+        self._metrics.lag_records.set(sum(_behind(consumer, where, offset) for where, offset in positions))
 
     def _begin_again(self, place: Place) -> None:
         with self._again_lock:
@@ -346,6 +361,11 @@ class Pump:
         self._metrics.batches.observe(len(records))
         self._metrics.records.inc(len(records))
         self._metrics.void_records.inc(len(batch.records) - len(records))
+
+
+def _behind(consumer: Consumer, where: TopicPartition, offset: int) -> int:
+    _, end = consumer.get_watermark_offsets(KafkaTopicPartition(*where), cached=True)
+    return max(0, int(end) - offset)
 
 
 def _committed(

@@ -50,6 +50,13 @@ COMMANDS: tuple[Command, ...] = (
         is_group=False,
     ),
     Command(
+        name="doctor",
+        module="services.cli.doctor_command",
+        attribute="doctor",
+        help="Look at a deployment, and say what to do about what is not well.",
+        is_group=False,
+    ),
+    Command(
         name="market",
         module="services.cli.market_commands",
         attribute="app",

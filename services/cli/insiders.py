@@ -33,7 +33,7 @@ PASSWORD_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InsidersMade:
-    """What was missing: the users that were made, and how many permissions were granted."""
+    """What was missing: the users (that were made), and how many permissions (that were granted)."""
 
     users: tuple[str, ...]
     grants: int
@@ -59,6 +59,19 @@ def let_insiders_in(found: StepSettings, market: HasOutsiders | None = None) -> 
             [*inside_grants(found.topics), *_on_outsiders(found.topics, market, set(users))]
         )
     return InsidersMade(users=made, grants=grants)
+
+
+def insiders_lack(found: StepSettings, market: HasOutsiders | None = None) -> InsidersMade | None:
+    """Say which users are missing and how many permissions; None where access is not ours to give."""
+    if found.users_folder is None:
+        return None
+    users = [insider(found.topics, who) for who in INSIDERS]
+    with open_doors(administration(found)) as doors:
+        there = set(doors.users())
+        grants = doors.lacking(
+            [*inside_grants(found.topics), *_on_outsiders(found.topics, market, set(users))]
+        )
+    return InsidersMade(users=tuple(user for user in users if user not in there), grants=grants)
 
 
 def forget_users(found: StepSettings, is_meant: Callable[[str], object]) -> None:

@@ -27,7 +27,7 @@ from services.cli.surroundings import connect_as_auditor, settings
 from services.cli.why_commands import replay_command, show_why
 from services.contract.codec import codec
 from services.contract.events import WithdrawalReason
-from services.contract.ids import partition_of
+from services.contract.ids import partition_of, trace_id_of
 from services.contract.inputs import WithdrawLead
 from services.contract.times import iso_time
 
@@ -139,6 +139,7 @@ def say_story(story: Story, clock: LocalClock) -> None:
 
     zone = clock.name(story.lines[0].at_ms)
     say(f"Lead {story.lead_id}, partition {story.partition}, told from {story.read_from}; times are {zone}.")
+    say(f"Its trace is {trace_id_of(story.lead_id)}.")
     table = Table.grid(padding=(0, 2))
     previous = None
     for line in story.lines:
@@ -153,6 +154,7 @@ def story_json(story: Story) -> dict[str, Any]:
     """Write the story for machines."""
     return {
         "lead_id": story.lead_id,
+        "trace_id": trace_id_of(story.lead_id),
         "partition": story.partition,
         "read_from": story.read_from,
         "lines": [

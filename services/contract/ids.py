@@ -33,6 +33,15 @@ def sale_ids_of(lead_id: bytes, sales: int) -> list[bytes]:
     return ids
 
 
+def trace_id_of(lead_id: str) -> str:
+    """Name the trace of all that is done about a lead: the 16 bytes of its id, as W3C Trace Context writes them.
+
+    A lead's id is a hash already, its last seven bytes all of it, so nothing need be sent along for anybody, outsiders
+    included, to find a lead by its trace and a trace by its lead.
+    """
+    return lead_id.replace("-", "")
+
+
 def account_id_of(buyer_id: str) -> str:
     """Name a buyer's account as a lead is named, so that its commands have a partition and its entries an id."""
     return uuid5_of(_ACCOUNT_NAMESPACE, buyer_id)

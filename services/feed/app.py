@@ -26,9 +26,11 @@ def build(
     """Build the app; positions and producer are opened once it runs, in the step's thread."""
     topics = settings.topics
 
-    def make_step(_: Membership) -> LogReader:
+    def make_step(membership: Membership) -> LogReader:
         feed = EventFeed(open_positions(), open_producer(), topics)
-        return LogReader(feed, codec(), topic=topics.log, monotonic_s=monotonic_s)
+        return LogReader(
+            feed, codec(), topic=topics.log, monotonic_s=monotonic_s, registry=membership.registry
+        )
 
     subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

@@ -23,9 +23,15 @@ def build(
     """Build the app; the table and the producer are opened once it runs, in the step's thread."""
     topics = settings.topics
 
-    def make_step(_: Membership) -> ResaleTimer:
+    def make_step(membership: Membership) -> ResaleTimer:
         return ResaleTimer(
-            open_windows(), open_producer(), codec(), topics, monotonic_s=monotonic_s, wait_s=time.sleep
+            open_windows(),
+            open_producer(),
+            codec(),
+            topics,
+            monotonic_s=monotonic_s,
+            wait_s=time.sleep,
+            registry=membership.registry,
         )
 
     subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)

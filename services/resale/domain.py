@@ -37,12 +37,13 @@ class Window:
 
 
 class DueWindow(NamedTuple):
-    """A window that is due, and how often it was sent already."""
+    """A window that is due since `due_at_ms`, and how often it was sent already."""
 
     partition: int
     lead_id: str
     window_number: int
     sends: int
+    due_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,4 +100,6 @@ def _first(rows: Iterable[HeldWindow], room: dict[int, int]) -> Iterable[DueWind
         window = row.window
         if room[window.partition] > 0:
             room[window.partition] -= 1
-            yield DueWindow(window.partition, window.lead_id, window.window_number, row.sends)
+            yield DueWindow(
+                window.partition, window.lead_id, window.window_number, row.sends, row.next_send_at_ms
+            )

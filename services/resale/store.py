@@ -83,7 +83,7 @@ class PostgresWindows:
 
     def mark_sent(self, windows: Sequence[DueWindow]) -> None:
         """Count the send and put the next one off, by the database's clock after the send."""
-        partitions, lead_ids, window_numbers, sends = _columns(windows)
+        partitions, lead_ids, window_numbers, sends, _ = _columns(windows)
         after_ms = [resend_after_ms(count + 1) for count in sends]
         with self._session.connection() as connection, connection.transaction():
             # Rows of windows are changed under the positions' locks only, so that two owners never deadlock.
@@ -152,11 +152,11 @@ with clock as materialized (
         ) as counted
     ) as outstanding
     cross join lateral (
-        (select partition, lead_id, window_number, sends from resale.windows as sent
+        (select partition, lead_id, window_number, sends, next_send_at_ms from resale.windows as sent
          where sent.partition = owned.partition and sent.sends > 0 and sent.next_send_at_ms <= clock.now_ms
          order by sent.next_send_at_ms limit %(at_most)s)
         union all
-        (select partition, lead_id, window_number, sends from resale.windows as waiting
+        (select partition, lead_id, window_number, sends, next_send_at_ms from resale.windows as waiting
          where waiting.partition = owned.partition and waiting.sends = 0 and waiting.next_send_at_ms <= clock.now_ms
          order by waiting.next_send_at_ms limit least(%(at_most)s, %(outstanding_max)s - outstanding.windows))
     ) as window_due
@@ -172,6 +172,7 @@ with clock as materialized (
              and waiting.next_send_at_ms > clock.now_ms)
     ) as times (sent_at_ms, waiting_at_ms)
 )
-select clock.now_ms, upcoming.next_at_ms, due.partition, due.lead_id::text, due.window_number, due.sends
+select clock.now_ms, upcoming.next_at_ms, due.partition, due.lead_id::text, due.window_number, due.sends,
+    due.next_send_at_ms
 from clock cross join upcoming left join due on true
 """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
+from prometheus_client import CollectorRegistry
+
 from services.bus.log_reader import LogReader, Move, TakenEntry
 from services.bus.ports import BusFailed, Message, Producer, Record, TopicPartition
 from services.contract.codec import Codec
@@ -16,6 +18,7 @@ from services.contract.events import LeadClosed, LeadListed, WindowClosed, Windo
 from services.contract.inputs import TimerDue
 from services.contract.topics import Topics
 from services.resale.domain import Changes, DueWindow, Pace, Window
+from services.resale.metrics import ResaleMetrics
 from services.resale.store import WindowStore
 
 LOOK_AT_LEAST_EVERY_S = 1.0
@@ -104,6 +107,7 @@ class ResaleTimer:
         *,
         monotonic_s: Callable[[], float],
         wait_s: Callable[[float], None],
+        registry: CollectorRegistry | None = None,
     ) -> None:
         """Fold `topics.log` into `windows` and send to `topics.timers`; `wait_s` lets so many seconds pass."""
         self._windows = windows
@@ -112,12 +116,14 @@ class ResaleTimer:
         self._topic = topics.timers
         self._monotonic_s = monotonic_s
         self._wait_s = wait_s
+        registry = registry or CollectorRegistry()
+        self._metrics = ResaleMetrics(registry)
         self._pace = Pace(LOOK_INTERVAL_S, LOOK_BURST)
         self._owned: set[int] = set()
         self._look_at_s = 0.0
         self._database_ahead_ms = 0.0
         fold = WindowFold(windows, codec, self._look_when_due)
-        self._reader = LogReader(fold, codec, topic=topics.log, monotonic_s=monotonic_s)
+        self._reader = LogReader(fold, codec, topic=topics.log, monotonic_s=monotonic_s, registry=registry)
 
     def take_over(self, assigned: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Begin at the stored positions, and look at once: windows fell due while nobody owned them."""
@@ -157,6 +163,7 @@ class ResaleTimer:
             self._look_when_due(due.next_at_ms)
         if due.windows:
             self._send(due.windows)
+            self._metrics.count(due.windows, due.now_ms)
 
     def _may_look(self, now_s: float) -> bool:
         return now_s >= self._look_at_s and self._pace.allows(now_s)

@@ -107,6 +107,7 @@ class Chain:
         self.bidding: list[Bidding] = []
         self.passed_over = 0
         self.close_delays_ms: list[int] = []
+        self.timer_delays_ms: list[int] = []
         self._head = head
         self._surroundings = surroundings
         self._codec = surroundings.codec
@@ -154,6 +155,8 @@ class Chain:
             decision, no_room = self._fitted(decision, choose, state, subject, conditions)
         if decision.events:
             self._append(caused, decision, no_room)
+            if isinstance(subject, TimerDue) and isinstance(state, Lead):
+                self._note_delay(state, subject)
         elif isinstance(subject, CloseAuction) and lead_id not in self._opened:
             # Nobody but us says that it is open: it was closed with its lead, and must not come again for ever.
             self._ended[lead_id] = None
@@ -288,6 +291,11 @@ class Chain:
                 now_ms=self.now_ms,
             )
         return self._conditions[version]
+
+    def _note_delay(self, before: Lead, due: TimerDue) -> None:
+        found = next((window for window in before.windows if window.number == due.window_number), None)
+        if found is not None:
+            self.timer_delays_ms.append(self.now_ms - found.due_at_ms)
 
     # Entries and rows
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import NamedTuple, TypeAlias
 
 from services.contract.events import (
@@ -108,6 +109,21 @@ class Counters:
             found = {counter for order in orders for counter in limits_of(market, order, now_ms)}
             self._in_force = (key, sorted(found))
         return self._in_force[1]
+
+    def most_used(self, market: Market, now_ms: int, *, at_most: int) -> Mapping[str, float]:
+        """Give the used shares of the limits in force that are used most, as far as is known here.
+
+        They are named without the beginning of their period, so that a limit is one thing to people.
+        """
+        rows = (self.known(counter) for counter in self._those_in_force(market, now_ms))
+        shares = {
+            row.counter: row.used / (row.most + row.granted)
+            for row in rows
+            if row is not None and row.used > 0 and row.most + row.granted > 0
+        }
+        return {
+            _lasting_name(name): shares[name] for name in nlargest(at_most, shares, key=shares.__getitem__)
+        }
 
     def is_fresh(self, counter: str, now_s: float) -> bool:
         """Say whether a counter was read lately enough to pass a lead over."""
@@ -351,6 +367,10 @@ class Room:
             order = self._orders.get(order_id)
             found = self._limits[key] = {} if order is None else limits_of(self._market, order, now_ms)
         return found
+
+
+def _lasting_name(counter: str) -> str:
+    return counter if counter.startswith(ACCOUNT) else counter.rpartition(":")[0]
 
 
 def _guessed(limit: Limit | None) -> _Use:

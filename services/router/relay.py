@@ -167,9 +167,9 @@ class Relay:
         published.undelivered += [*publishing.waiting, *(failed.row for failed in published.failed)]
         return published
 
-    def has_behind(self) -> bool:
-        """Tell whether anything is undelivered."""
-        return any(self._behind.values())
+    def behind(self) -> int:
+        """Count the recipients with undelivered records, in each partition."""
+        return sum(map(len, self._behind.values()))
 
     def forget(self, rows: Sequence[UndeliveredRow]) -> None:
         """Take rows off the undelivered whose end the log has told."""
@@ -299,7 +299,11 @@ class Relay:
                 )
             else:
                 _log.warning(
-                    "never_to_be_told", topic=letter.row.recipient, seq=letter.row.seq, reason=reason
+                    "never_to_be_told",
+                    lead_id=letter.lead_id,
+                    topic=letter.row.recipient,
+                    seq=letter.row.seq,
+                    reason=reason,
                 )
 
     def _require_alive(self) -> None:

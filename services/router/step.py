@@ -19,6 +19,7 @@ from services.contract.codec import Codec
 from services.contract.entries import hash_of
 from services.contract.events import LeadErased
 from services.contract.inputs import CloseAuction, MoveMoney
+from services.contract.market import Market
 from services.contract.topics import Topics
 from services.router.auction_clock import AuctionClock
 from services.router.batch import OWN, Caused, PartitionBatch, Started, batches_of, start
@@ -57,6 +58,8 @@ PUBLISHED_AT_ONCE_MAX = 1_000
 RETRY_EACH_S = 1.0
 RETRY_AT_MOST_EACH_S = 16.0
 DROP_EACH_S = 3_600.0
+LIMITS_EACH_S = 15.0
+LIMITS_SHOWN_MAX = 20
 
 _log = structlog.get_logger("gavel.router")
 
@@ -152,6 +155,7 @@ class Router:
         self._retry_at_s = 0.0
         self._retry_each_s = RETRY_EACH_S
         self._drop_at_s = monotonic_s() + DROP_EACH_S
+        self._limits_at_s = 0.0
         self._partitions = partitions
         self._metrics = metrics or RouterMetrics(CollectorRegistry())
         self._counters = Counters()
@@ -365,6 +369,7 @@ class Router:
         self._counters.learn(snapshot.counters, asked_at_s)
         market = self._markets.market(snapshot.market_version)
         self._look_at(self._counters.unread(market, snapshot.now_ms))
+        self._show_limits(market, snapshot.now_ms)
         started = {
             partition: self._started(snapshot.heads[partition], batch)
             for partition, batch in sorted(batches.items())
@@ -377,7 +382,16 @@ class Router:
         owned = self._owned[head.partition]
         if (head.version, head.published_seq) != (owned.version, owned.published_seq):
             return None
-        return start(batch, head)
+        started = start(batch, head)
+        if started is not None:
+            self._metrics.repeats.inc(len(batch.inputs()) - len(started.inputs))
+        return started
+
+    def _show_limits(self, market: Market, now_ms: int) -> None:
+        now_s = self._monotonic_s()
+        if now_s >= self._limits_at_s:
+            self._limits_at_s = now_s + LIMITS_EACH_S
+            self._metrics.show_limits(self._counters.most_used(market, now_ms, at_most=LIMITS_SHOWN_MAX))
 
     def _decide(self, work: _Work, *, reads: bool = True) -> None:
         """Decide all partitions, one behind the other, as they may draw on the same limits.
@@ -531,13 +545,12 @@ class Router:
         for change in self._bidders.follow(chain.bidding, self._monotonic_s()):
             self._metrics.breakers.labels("opened" if change.is_open else "closed").inc()
             _log.warning("breaker_opened" if change.is_open else "breaker_closed", buyer=change.buyer_id)
-        for delay_ms in chain.close_delays_ms:
-            self._metrics.auction_close_seconds.observe(delay_ms / 1_000)
-        self._metrics.passed_over.inc(chain.passed_over)
+        self._metrics.count(commit, chain)
 
     def _failing(self, broken: PromiseBroken, failed: frozenset[str]) -> frozenset[str]:
         """Close one lead as failed; a second one in a batch, or the tenth in a row, stops the worker (rule 9)."""
         self._failed_in_a_row += 1
+        self._metrics.promises_broken.inc()
         if failed or self._failed_in_a_row >= FAILED_IN_A_ROW_MAX:
             raise Stopped(
                 f"{self._failed_in_a_row} decisions were refused by the database: {broken}"
@@ -599,7 +612,9 @@ class Router:
             _log.info("old_rows_dropped", log_ranges=list(dropped), counters=counters)
 
     def _retry_undelivered(self) -> set[int]:
-        if self._monotonic_s() < self._retry_at_s or not self._relay.has_behind():
+        behind = self._relay.behind()
+        self._metrics.recipients_behind.set(behind)
+        if self._monotonic_s() < self._retry_at_s or not behind:
             return set()
         again = self._move_marks()
         try:

@@ -207,6 +207,7 @@ def test_a_buyer_takes_its_offer_and_the_story_tells_it(running: Shell) -> None:
     assert delivery["lead"]["contact"]["email"] == "taken@example.org"
     told = running.gavel("lead", "show", lead_id, "--timezone", "America/New_York")
     assert "told from the database (router.log)" in told.stdout
+    assert f"Its trace is {lead_id.replace('-', '')}." in told.stdout
     for words in (
         "Listed:",
         "Offered to oak",

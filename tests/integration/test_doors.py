@@ -39,7 +39,8 @@ from services.bus.kafka import Connection, read_properties
 from services.bus.settings import StepSettings
 from services.cli import admission
 from services.cli.complaints import Complaint
-from services.cli.insiders import administration, let_insiders_in
+from services.cli.doctor_kafka import look_at_kafka
+from services.cli.insiders import InsidersMade, administration, insiders_lack, let_insiders_in
 from services.contract.access import INSIDERS, Family, Outsider, insider
 from tests.support.kafka_matrix import Reached, asking, produced, reached, readable, writable
 
@@ -394,6 +395,22 @@ def test_insiders_keep_their_passwords_and_files_when_they_are_let_in_again(gave
     assert mended is not None
     assert mended.users == (insider(gavel.settings.topics, "feed"),)
     until(lambda: _lets_in(gavel.as_insider("feed")))
+
+
+def test_what_an_insider_lacks_is_seen_by_the_doctor_and_mended_by_a_setup(gavel: Gavel) -> None:
+    lack = insiders_lack(gavel.settings, Everyone())
+    assert lack == InsidersMade(users=(), grants=0)
+    user = insider(gavel.settings.topics, "resale")
+    with open_doors(administration(gavel.settings)) as doors:
+        taken = doors.shut_out(user)
+        assert insiders_lack(gavel.settings, Everyone()) == InsidersMade(users=(), grants=taken)
+        doors.forget_user(user)
+        assert insiders_lack(gavel.settings, Everyone()) == InsidersMade(users=(user,), grants=taken)
+    assert let_insiders_in(gavel.settings, Everyone()) == InsidersMade(users=(user,), grants=taken)
+    assert insiders_lack(gavel.settings, Everyone()) == InsidersMade(users=(), grants=0)
+    checks = {check.name: check for check in look_at_kafka(gavel.settings, None, with_log=False)}
+    assert checks["access"].ok
+    assert checks["brokers"].ok
 
 
 def test_a_kafka_without_access_lists_is_its_operators_business(stack: Stack) -> None:

@@ -262,11 +262,14 @@ def test_worker_that_waits_for_a_server_is_healthy_and_not_ready_and_says_for_wh
     ) as worker:
         wait_until("it is ready", lambda: status(port, "/readyz") == 200)
         cluster.fill(leads, 400)
+        wait_until("it says so where Prometheus looks", lambda: metric(port, "gavel_bus_waits") == 1.0)
         wait_until("it is not ready", lambda: status(port, "/readyz") == 503)
         with pytest.raises(urllib.error.HTTPError) as refused:
             get(port, "/readyz")
         assert json.loads(refused.value.read())["waits_for"] == "the database does not answer"
         assert status(port, "/healthz") == 200
+        lag_s = metric(port, "gavel_bus_lag_seconds")
+        wait_until("its lag grows", lambda: metric(port, "gavel_bus_lag_seconds") > lag_s >= 0.0)
         assert worker.process.poll() is None
 
 

@@ -151,6 +151,7 @@ def test_window_is_due_at_its_time_and_not_before(table: Table) -> None:
         assert found.next_at_ms == due_at_ms
         table.wait_until(found.now_ms + 1)
     assert found.windows[0].window_number == 1
+    assert found.windows[0].due_at_ms == due_at_ms
     assert found.next_at_ms is None
 
 

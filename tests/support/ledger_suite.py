@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from services.billing.rows import ReturnDecision
 from services.billing.step import Billing, Ledger
+from services.billing.weighing import WeighableLedger
 from services.bus.log_reader import LogReader
 from services.bus.patience import PatientStep
 from services.bus.ports import Stopped, TopicPartition
@@ -77,7 +78,7 @@ class Contents:
 class LedgerWorld(Protocol):
     """Makes ledgers: each `fresh` one is empty, `another` is a second owner of the latest."""
 
-    def fresh(self) -> Ledger:
+    def fresh(self) -> WeighableLedger:
         """Make an empty ledger."""
         ...
 
@@ -118,6 +119,14 @@ class LedgerSuite:
         found = world.contents()
         assert [len(rows) for rows in (found.leads, found.sales, found.transfers)] == [1, 3, 3]
         assert {at: position for at, position in found.positions.items() if position.seq} == log.positions
+
+    def test_balances_in_each_currency(self, world: LedgerWorld) -> None:
+        log = LogBuilder()
+        log.sell_out(LEAD)
+        ledger = world.fresh()
+        assert ledger.imbalance_cents() == {}
+        Reading(ledger, log).read()
+        assert ledger.imbalance_cents() == {"USD": 0}
 
     def test_closes_a_lead_listed_in_an_earlier_batch(self, world: LedgerWorld) -> None:
         log = LogBuilder()

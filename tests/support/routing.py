@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from prometheus_client import CollectorRegistry
+
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka, MemoryProducer, VirtualClock
 from services.bus.ports import Message, TopicPartition, Unacknowledged
 from services.contract.codec import codec
@@ -16,6 +18,7 @@ from services.contract.market import Market
 from services.contract.topics import Topics
 from services.router.markets import IndexedMarkets, avro_buyers_of
 from services.router.memory_store import MemoryRouterStore, MemoryRouterTables
+from services.router.metrics import RouterMetrics
 from services.router.ports import Head
 from services.router.relay import Relay
 from services.router.step import Router
@@ -69,6 +72,11 @@ class World:
     refuses: Callable[[Message], Unacknowledged | None] = lambda _: None
     alive: Callable[[], bool] = lambda: True
     log_topic_id: str = "log-1"
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    metrics: RouterMetrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = RouterMetrics(self.registry)
 
     def worker(
         self, faults: Faults | None = None, *, partitions: Iterable[int] = range(PARTITIONS)
@@ -98,6 +106,7 @@ class World:
             log_tail=KafkaTail(self.kafka, self.log_topic_id),
             monotonic_s=self.clock.monotonic_s,
             partitions=PARTITIONS,
+            metrics=self.metrics,
         )
         host = MemoryHost(self.kafka, router)
         host.assign([TopicPartition(TOPICS.qualified, partition) for partition in partitions])

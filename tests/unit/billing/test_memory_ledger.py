@@ -51,7 +51,7 @@ def _sale(sale: StoredSale) -> dict[str, Any]:
 class MemoryWorld:
     """Ledgers in memory; the owners of one share its object, as they would share a database."""
 
-    def fresh(self) -> Ledger:
+    def fresh(self) -> MemoryLedger:
         """Make an empty ledger."""
         self.ledger = MemoryLedger()
         return self.ledger

@@ -192,3 +192,16 @@ def test_busy_step_s_wish_is_known_before_it_is_done() -> None:
     assert made.wakes_in_s(0.001) == pytest.approx(0.002)
     assert made.wakes_in_s(0.007) == 0.0
     assert made.take(EPOCH, 0.007) is None, "it is busy"
+
+
+def test_the_oldest_record_counts_until_the_step_is_done_with_it() -> None:
+    made = backlog()
+    assert made.oldest_ms() is None
+    made.add([record._replace(timestamp_ms=5_000) for record in records(10)], 0.01)
+    taken(made)
+    made.add([record._replace(timestamp_ms=7_000) for record in records(3)], 0.02)
+    assert made.oldest_ms() == 5_000
+    finish_all(made)
+    assert made.oldest_ms() == 7_000
+    made.drop([TopicPartition("leads", 0)])
+    assert made.oldest_ms() is None

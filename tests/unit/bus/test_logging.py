@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,21 @@ def test_the_chatter_of_libraries_is_left_out() -> None:
         logged("logging.getLogger('faust.app').info('starting')\nlogging.getLogger('aiokafka').debug('got')")
         == []
     )
+
+
+def test_a_line_about_one_lead_has_its_trace_and_no_other_line_has_one() -> None:
+    lead_id = "3f276050-d4f1-5f5c-bcc4-f72e1c5a5436"
+    about, other = logged(
+        "log = structlog.get_logger('services.router')\n"
+        f"log.error('promise_broken', lead_id='{lead_id}')\n"
+        "log.error('topic rests')\n"
+    )
+    assert about["trace_id"] == "3f276050d4f15f5cbcc4f72e1c5a5436"
+    assert "trace_id" not in other
+
+
+def test_every_line_that_is_about_one_lead_names_it() -> None:
+    """A lead is named by `lead_id` and nothing else, so that the trace is found."""
+    aliases = re.compile(r"_?log\.\w+\([^)]*\b(lead|subject|id)=", re.DOTALL)
+    found = [path.name for path in (ROOT / "services").rglob("*.py") if aliases.search(path.read_text())]
+    assert found == []

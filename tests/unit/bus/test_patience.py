@@ -67,8 +67,8 @@ class Worker:
     def idles(self) -> None:
         self._again(self.step.idle())
 
-    def handles(self) -> None:
-        self._again(self.step.handle([RECORD]))
+    def handles(self, *times_ms: int) -> None:
+        self._again(self.step.handle([RECORD._replace(timestamp_ms=at_ms) for at_ms in times_ms or (0,)]))
 
     def lasts(self, seconds: float) -> None:
         """Let time pass as the host does, which calls an idle step 20 times a second."""
@@ -193,3 +193,29 @@ def test_wait_that_lasts_is_an_alarm_and_its_end_is_said() -> None:
         worker.handles()
     assert [line["event"] for line in lines[1:]] == ["the worker waits for a server", "the worker goes on"]
     assert lines[1]["log_level"] == "error"
+
+
+def test_what_a_fault_puts_off_is_as_old_as_its_oldest_record_until_the_fault_is_over() -> None:
+    worker = Worker()
+    assert worker.step.put_off_ms() is None
+    worker.inner.fails = True
+    worker.handles(9_000, 4_000)
+    worker.lasts(2.0)
+    assert worker.step.put_off_ms() == 4_000
+    worker.inner.fails = False
+    worker.lasts(2.0)
+    worker.handles()
+    assert worker.step.put_off_ms() is None
+
+
+def test_a_fault_without_records_puts_off_nothing_that_an_earlier_one_did() -> None:
+    worker = Worker()
+    worker.inner.fails = True
+    worker.handles(4_000)
+    worker.inner.fails = False
+    worker.lasts(0.2)
+    worker.handles()
+    worker.inner.fails = True
+    worker.idles()
+    assert worker.step.waits_for is not None
+    assert worker.step.put_off_ms() is None

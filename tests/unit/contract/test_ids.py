@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contract.ids import draw, lead_id_of, partition_of, sale_id_of
+from services.contract.ids import draw, lead_id_of, partition_of, sale_id_of, trace_id_of
 
 LEAD_NAMESPACE = uuid.UUID("5f0d6a5b-6c1f-5d0e-9a4b-d1a0c3b7e812")
 SALE_NAMESPACE = uuid.UUID("8c2f1f0e-7c4b-5a6d-8e9f-0a1b2c3d4e5f")
@@ -72,3 +73,11 @@ def test_draw_vectors(parts: tuple[str, ...], drawn: int) -> None:
 def test_draw_is_64_bits_and_the_same_again(parts: list[str]) -> None:
     assert 0 <= draw(*parts) < 2**64
     assert draw(*parts) == draw(*parts)
+
+
+def test_a_trace_is_sixteen_bytes_of_lowercase_hex_and_says_which_lead_it_is() -> None:
+    """As W3C Trace Context wants it: 32 lowercase hexadecimal digits, not all of them 0."""
+    lead_id = lead_id_of("sunform", "reference-1")
+    trace_id = trace_id_of(lead_id)
+    assert re.fullmatch(r"[0-9a-f]{32}", trace_id)
+    assert str(uuid.UUID(trace_id)) == lead_id
