@@ -16,6 +16,9 @@ def monotonic_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+_TURN_AT_MOST_S = 1.0
+
+
 class Liveness:
     """Says whether the group knew us less than half a session timeout ago (protocol.md, rule 15)."""
 
@@ -36,3 +39,24 @@ class Liveness:
     def lose(self) -> None:
         """Take note that the group has dropped us."""
         self._until_s = float("-inf")
+
+
+class Silence:
+    """Adds up for how long the group has left a worker unanswered that has partitions.
+
+    A client may never find its coordinator again after a broker was away, and say nothing of it. Time in which the
+    worker itself stood still does not count: it could not have heard an answer.
+    """
+
+    def __init__(self, *, clock_s: Callable[[], float] = monotonic_s) -> None:
+        """Begin with none."""
+        self._clock_s = clock_s
+        self._looked_at_s = clock_s()
+        self._lasts_s = 0.0
+
+    def lasts_s(self, *, is_answered: bool) -> float:
+        """Take note, at every turn, of whether there was an answer lately, and say for how long there was none."""
+        now_s = self._clock_s()
+        passed_s, self._looked_at_s = now_s - self._looked_at_s, now_s
+        self._lasts_s = 0.0 if is_answered else self._lasts_s + min(passed_s, _TURN_AT_MOST_S)
+        return self._lasts_s

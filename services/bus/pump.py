@@ -19,7 +19,7 @@ from services.bus.commits import Commits
 from services.bus.faults import Warnings, answer_to, judge
 from services.bus.generations import Generations
 from services.bus.kafka import Connection, open_consumer, record_of
-from services.bus.liveness import Liveness, monotonic_s
+from services.bus.liveness import Liveness, Silence, monotonic_s
 from services.bus.metrics import HostMetrics
 from services.bus.place import Place, Subscription
 from services.bus.ports import BusFailed, Record, Step, Timed, TopicPartition
@@ -28,6 +28,9 @@ from services.bus.step_thread import StepThread
 IDLE_EVERY_S = 0.05
 TAKEN_WITHIN_S = 10.0
 """A batch that an idle step has not got by then was swallowed on the way to it."""
+
+UNANSWERED_FOR_AT_MOST_S = 120.0
+"""Longer than any rebalance, for which the group may wait for another worker as long as its poll interval."""
 
 MAX_POLL_INTERVAL_MS = 90_000
 LAG_EVERY_S = 5.0
@@ -89,6 +92,7 @@ class Pump:
         self._metrics = metrics
         self._clock_s = clock_s
         self._warnings = Warnings(clock_s)
+        self._silence = Silence(clock_s=clock_s)
         self._generations = Generations()
         self._backlog = Backlog(settings.batch_max, idle_every_s=IDLE_EVERY_S)
         self._commits = Commits(
@@ -224,6 +228,7 @@ class Pump:
         place.turn()
         self._begin_again(place)
         self._commits.turn(consumer)
+        self._require_answer()
         self._metrics.alive.set(self._liveness.alive())
         self._note_lag(consumer)
         if self._backlog.has_room():
@@ -240,6 +245,14 @@ class Pump:
         self._lag_at_s = self._clock_s() + LAG_EVERY_S
         positions = self._commits.positions().items()
         self._metrics.lag_records.set(sum(_behind(consumer, where, offset) for where, offset in positions))
+
+    def _require_answer(self) -> None:
+        is_answered = self._liveness.alive() or not self._commits.positions()
+        if self._silence.lasts_s(is_answered=is_answered) > UNANSWERED_FOR_AT_MOST_S:
+            raise BusFailed(
+                f"the group has not answered for {UNANSWERED_FOR_AT_MOST_S:.0f} s, though this worker has partitions: "
+                "look whether the brokers answer, and start it again"
+            )
 
     def _begin_again(self, place: Place) -> None:
         with self._again_lock:

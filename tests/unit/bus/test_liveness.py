@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.bus.liveness import Liveness
+from services.bus.liveness import Liveness, Silence
 from services.bus.memory import VirtualClock
 
 SESSION_TIMEOUT_MS = 6_000
@@ -51,3 +51,23 @@ def test_is_not_alive_once_the_group_dropped_it() -> None:
     worker.prove(clock.monotonic_s())
     worker.lose()
     assert not worker.alive()
+
+
+def test_silence_of_the_group_adds_up_until_it_answers() -> None:
+    clock = VirtualClock()
+    silence = Silence(clock_s=clock.monotonic_s)
+    assert silence.lasts_s(is_answered=True) == 0
+    for seconds in (1, 2, 3):
+        clock.advance(1_000)
+        assert silence.lasts_s(is_answered=False) == seconds
+    clock.advance(1_000)
+    assert silence.lasts_s(is_answered=True) == 0
+    clock.advance(500)
+    assert silence.lasts_s(is_answered=False) == 0.5
+
+
+def test_time_in_which_the_worker_stood_still_is_no_silence_of_the_group() -> None:
+    clock = VirtualClock()
+    silence = Silence(clock_s=clock.monotonic_s)
+    clock.advance(600_000)
+    assert silence.lasts_s(is_answered=False) == 1
