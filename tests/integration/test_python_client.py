@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka import KafkaConsumer, KafkaProducer
+from kafka.cluster import ClusterMetadata
 
 from deploy.local.stack import Stack
 from gavel_client import (
@@ -33,6 +35,7 @@ from gavel_client import (
     SqliteSeen,
 )
 
+METADATA_LATE_S = 0.5
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 TOPICS = (
     "sources.sunform.leads",
@@ -207,6 +210,26 @@ def test_pings_are_answered_by_a_function_in_time_and_its_failure_is_a_no_bid(
         {"type": "no_bid", "lead_id": "broken", "auction_number": 1, "reason": "technical"},
     ]
     assert (bidder.answered, bidder.too_late, len(heard)) == (3, 1, 1)
+
+
+def test_a_reader_knows_its_topic_before_it_joins_its_group_and_so_joins_it_once(
+    stack: Stack, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = ClusterMetadata._do_refresh_metadata
+
+    async def late(cluster: Any, node_id: Any) -> None:
+        await cluster._manager._net.sleep(METADATA_LATE_S)
+        await at_once(cluster, node_id)
+
+    monkeypatch.setattr(ClusterMetadata, "_do_refresh_metadata", late)
+    write(stack, f"{namespace}buyers.acme.leads", [lead("a")])
+    with (
+        caplog.at_level(logging.INFO, logger="kafka.coordinator"),
+        LeadReader("acme", servers=stack.kafka, namespace=namespace) as reader,
+    ):
+        assert take(reader, 1) == ["a"]
+    joined = [record for record in caplog.records if "Successfully joined group" in record.getMessage()]
+    assert len(joined) == 1, caplog.text
 
 
 def test_what_a_record_tells_beside_a_ping_is_handed_on_as_records_of_their_own(

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
+
+from gavel_client.consuming import consumer_of
 
 _POLL_MS = 100
 _FETCH_WAIT_MS = 10
@@ -83,7 +85,7 @@ class Bidder:
         self.answered = 0
         self.too_late = 0
         self._producer = KafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=0, **kafka)
-        self._consumer = KafkaConsumer(
+        self._consumer = consumer_of(
             f"{topics}.pings",
             bootstrap_servers=servers,
             group_id=group or f"{topics}.pings.bidder",

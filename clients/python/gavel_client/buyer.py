@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
+from gavel_client.consuming import consumer_of
 from gavel_client.seen import MemorySeen, Seen
 
 _POLL_MS = 500
@@ -69,7 +70,7 @@ class LeadReader:
         self._seen = MemorySeen() if seen is None else seen
         self._on_other = on_other
         self._pending: deque[Any] = deque()
-        self._consumer = KafkaConsumer(
+        self._consumer = consumer_of(
             topic,
             bootstrap_servers=servers,
             group_id=group or f"{topic}.reader",

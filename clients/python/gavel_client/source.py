@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
+
+from gavel_client.consuming import consumer_of
 
 IN_FLIGHT_MAX = 1_000
 DELIVERY_TIMEOUT_MS = 120_000
@@ -87,7 +89,7 @@ class LeadSource:
 
         A receipt may come twice; its position moves when the next one is asked for.
         """
-        consumer = KafkaConsumer(
+        consumer = consumer_of(
             f"{self._topics}.receipts",
             bootstrap_servers=self._servers,
             group_id=group or f"{self._topics}.receipts.reader",
