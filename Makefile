@@ -17,11 +17,15 @@ install: $(STAMP) ## Make .venv from requirements.lock, when the lock or pyproje
 demo: $(STAMP) ## Start the local stack, sell 2,000 leads on it, and show what became of them.
 	$(BIN)/gavel demo
 
-test: static ## Run every check and every test, integration and end-to-end included.
-	$(BIN)/python -m pytest tests
+# Two at a time, file by file: each process of pytest starts servers of its own, and most of these tests wait.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: check ## Run every check and every test, integration and end-to-end included.
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/model tests/e2e tests/integration
+	$(BIN)/python -m pytest tests/simulation
 
 check: static ## Run the fast checks: format, lint, types, imports, unit, contract and stream tests.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(wildcard tests/unit tests/contract tests/stream)
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/unit tests/contract tests/stream
 
 static: $(STAMP) ## Run the checks that execute nothing: format, lint, types, imports.
 	$(BIN)/ruff format --check $(SOURCES)

