@@ -14,9 +14,9 @@ import pytest
 
 from deploy.local.stack import Stack
 from services.vault.keys import make_key, read_key
-from services.vault.sealing import Sealed, Vault
+from services.vault.sealing import Sealed, Vault, key_id_of
 from tests.support.journeys import assert_promises, await_end, closed, send
-from tests.support.running import STOPS_WITHIN_S, Gavel, running_gavel
+from tests.support.running import STEPS, STOPS_WITHIN_S, Gavel, running_gavel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -87,3 +87,22 @@ def test_master_key_is_replaced_beside_running_steps_and_every_lead_is_sold_deli
     rows, vault = sealed_in(gavel), Vault(read_key(new))
     assert len(rows) == 210
     assert all(json.loads(vault.open(lead_id, row))["contact"]["email"] for lead_id, row in rows.items())
+
+
+def test_router_that_lacks_the_key_of_a_row_stops_and_names_it_and_with_the_key_delivers(
+    gavel: Gavel,
+) -> None:
+    old, new = gavel.folder / "vault.key", gavel.folder / "vault-2.key"
+    make_key(new)
+    gavel.start("intake")
+    send(gavel, 0, 3)
+    gavel.wait_until("sealed leads", lambda: len(sealed_in(gavel)) == 3)
+    router = gavel.start("router", GAVEL_VAULT_KEY_FILE=str(new))
+    assert router.wait(WITHIN_S) == 1
+    gavel.workers.pop("router")
+    assert key_id_of(read_key(old)) in gavel.log_of("router")
+    for step in STEPS:
+        if step not in gavel.workers:
+            gavel.start(step)
+    await_end(gavel, 3)
+    assert_promises(gavel, 3)
