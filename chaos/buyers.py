@@ -1,4 +1,4 @@
-"""All buyers of the campaign's market in one thread: they read their topics, bid, accept, upgrade, report and return.
+"""All buyers of the campaign's market in one thread: they read, bid, accept, upgrade, report, return and erase.
 
 What each answers is drawn from the lead's id, so that it is the same each time. Brokers that are away are waited for.
 """
@@ -53,7 +53,17 @@ def answer_to(buyer_id: str, body: Mapping[str, Any]) -> Thought | None:
             return _answer_to_offer(body["lead_id"], body["offer_number"])
         case "lead":
             return _report_of(body)
+        case "notice":
+            return _acknowledgement_of(buyer_id, body)
     return None
+
+
+def _acknowledgement_of(buyer_id: str, notice: Mapping[str, Any]) -> Thought | None:
+    """Say that a lead is erased, where that was asked for; one in five does not."""
+    is_asked = any(happened["type"] == "erasure" for happened in notice["happened"])
+    if not is_asked or draw(notice["lead_id"], buyer_id, "erased") % 5 == 0:
+        return None
+    return Thought({"type": "erased", "lead_id": notice["lead_id"]})
 
 
 def _bid(buyer_id: str, ping: Mapping[str, Any]) -> Thought | None:

@@ -216,6 +216,7 @@ class Gavel:
             "records repeated to buyers": self._buyers.repeats,
             "deposits": self._operator.deposits,
             "withdrawals": self._operator.withdrawals,
+            "erasures": self._operator.erasures,
         }
         heard = {
             f"records heard by buyers: {kind}": count for kind, count in sorted(self._buyers.heard.items())

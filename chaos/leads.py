@@ -22,6 +22,9 @@ LEAD_TYPES = ("alone", "falling", "staggered", "offered", "auction", "claim", "u
 _SAME_PERSON_EACH = 97
 _INVALID_EACH = 101
 _AGAIN_EACH = 89
+_NAMES_BUYERS_EACH = 12
+NAMED = (("ann", "keen", "whole"), ("bob", "cyd", "calm"), ("dan", "standing", "credit"))
+"""The buyers that a person consented to, where its consent names any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,14 @@ def _lead(number: int, created_at_ms: int) -> Sent:
             "phone": phone,
         },
         "details": {"state": known["details"]["state"]},
-        "consent": {"text": known["consent"]["text"], "at": known["consent"]["at"]},
+        "consent": {"text": known["consent"]["text"], "at": known["consent"]["at"], **_named(number)},
     }
     source_id = SOURCES[draw("source", str(number)) % len(SOURCES)]
     return Sent(source_id=source_id, reference=reference, value=orjson.dumps(document))
+
+
+def _named(number: int) -> dict[str, tuple[str, ...]]:
+    drawn = draw("consent", str(number))
+    if drawn % _NAMES_BUYERS_EACH:
+        return {}
+    return {"buyers": NAMED[drawn // _NAMES_BUYERS_EACH % len(NAMED)]}

@@ -1,4 +1,4 @@
-"""The operator of the campaign: books deposits, some of them twice, and takes a lead off the market now and then.
+"""The operator of the campaign: books deposits, some of them twice, and now and then withdraws a lead or has it erased.
 
 A command that Kafka did not acknowledge is sent again with the same reference: it may have arrived all the same.
 """
@@ -14,9 +14,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from services.bus.settings import StepSettings
 from services.cli.asking import partitions_inside
 from services.contract.codec import codec
-from services.contract.events import MoneyKind, WithdrawalReason
+from services.contract.events import ErasureReason, MoneyKind, WithdrawalReason
 from services.contract.ids import account_id_of, draw, partition_of
-from services.contract.inputs import Command, MoveMoney, WithdrawLead
+from services.contract.inputs import Command, EraseLead, MoveMoney, WithdrawLead
 
 PAYS_IN_ADVANCE = "advance"
 DEPOSIT_CENTS = 250_00
@@ -34,6 +34,7 @@ class Operator:
     over: threading.Event
     deposits: int = 0
     withdrawals: int = 0
+    erasures: int = 0
 
     def run(self) -> None:
         """Ask until `over`."""
@@ -57,6 +58,10 @@ class Operator:
             if lead_id is not None:
                 self._ask(producer, WithdrawLead(lead_id=lead_id, reason=WithdrawalReason.OPERATOR))
                 self.withdrawals += 1
+            erased_id = self.some_lead(draw("erased", str(number)))
+            if erased_id is not None:
+                self._ask(producer, EraseLead(lead_id=erased_id, reason=_why(number)))
+                self.erasures += 1
 
     def _ask(self, producer: Producer, command: Command) -> None:
         """Put a command into its lead's partition, and again until Kafka says that it has it."""
@@ -84,3 +89,7 @@ class Operator:
                 "linger.ms": 0,
             }
         )
+
+
+def _why(number: int) -> ErasureReason:
+    return ErasureReason.REVOKED if draw("why", str(number)) % 3 == 0 else ErasureReason.ERASED

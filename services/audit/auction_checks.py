@@ -171,6 +171,8 @@ class AuctionChecks:
             )
         if buyer_id in listed.never_to:
             self._broken(at, Rule.SOLD_BY_ITS_PLAN, f"{buyer_id} is asked, and the source excludes it")
+        if listed.consented_buyers and buyer_id not in listed.consented_buyers:
+            self._broken(at, Rule.ONLY_WITH_CONSENT, f"{buyer_id} is asked, and the consent does not name it")
 
     def answered(self, at: At, state: LeadState, event: BidPlaced | BidDeclined) -> None:
         """Judge an answer that counts, and keep it."""

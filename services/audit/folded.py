@@ -7,7 +7,7 @@ from typing import Any, Final
 from services.audit.lead_state import Listed, Sale
 from services.contract.events import AuctionClosed, Draw
 
-NOT_LISTED: Final = Listed("", "", None, 0, {}, 0, (), 0, 0, False, 0, None)
+NOT_LISTED: Final = Listed("", "", None, 0, {}, 0, (), 0, 0, False, 0, None, ())
 """What stands for the listing of a lead that has none, which is reported where it is seen."""
 
 

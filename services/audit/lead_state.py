@@ -27,6 +27,7 @@ class Listed(NamedTuple):
     is_test: bool
     payout_cents: int
     currency: str | None
+    consented_buyers: tuple[str, ...]
 
 
 class Terms(NamedTuple):

@@ -28,6 +28,10 @@ class ListingChecks:
             self._broken(
                 at, Rule.PINGS_SHOW_DECLARED_FIELDS, f"a {lead_type.name} lead is listed with other fields"
             )
+        if lead_type.one_to_one_consent and not listed.consented_buyers:
+            self._broken(
+                at, Rule.ONLY_WITH_CONSENT, f"a {lead_type.name} lead is listed without consented buyers"
+            )
         source = market.sources.get(listed.source_id)
         most = 1
         if listed.plan is not None:

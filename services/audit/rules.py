@@ -22,6 +22,7 @@ class Rule(StrEnum):
     NOT_BEFORE_THE_TIME_PROMISED = "not_before_the_time_promised"
     WINDOW_LASTS = "window_lasts"
     SOLD_BY_ITS_PLAN = "sold_by_its_plan"
+    ONLY_WITH_CONSENT = "only_with_consent"
     SALES_TABLE_IS_THE_LOG = "sales_table_is_the_log"
 
     LISTED_ONCE = "listed_once"
@@ -94,6 +95,10 @@ RULES: Final = MappingProxyType(
         Rule.SOLD_BY_ITS_PLAN: RuleText(
             1,
             "A lead is sold by a stage of its plan, in a mode that the stage sells, to an order of the market.",
+        ),
+        Rule.ONLY_WITH_CONSENT: RuleText(
+            1,
+            "Where a lead's consent names buyers, as its type may demand, no other is asked for it or sold it.",
         ),
         Rule.SALES_TABLE_IS_THE_LOG: RuleText(1, "The router's sales are those of the log."),
         Rule.LISTED_ONCE: RuleText(2, "A lead is listed once."),

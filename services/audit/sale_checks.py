@@ -66,6 +66,8 @@ class SaleChecks:
             self._broken(at, Rule.NOTHING_AFTER_THE_CLOSE, "a sale after the close")
         if terms.buyer_id in listed.never_to:
             self._broken(at, Rule.SOLD_BY_ITS_PLAN, f"the source excludes {terms.buyer_id}")
+        if listed.consented_buyers and terms.buyer_id not in listed.consented_buyers:
+            self._broken(at, Rule.ONLY_WITH_CONSENT, f"{terms.buyer_id} is not named by the lead's consent")
         self._terms(at, state, listed, event, holders)
         slot = sum(sale.terms.stage == terms.stage for sale in sales) if sales else 0
         return self._market(at, state, listed, pattern, slot)

@@ -65,7 +65,8 @@ def listed(event: LeadListed) -> str:
         return f"Listed: {what}. No plan fits it{earned}."
     buyers = "one buyer" if event.sales_max == 1 else f"at most {event.sales_max} buyers"
     never = f", never to {names(event.never_to)}" if event.never_to else ""
-    return f"Listed: {what}, for sale by plan {event.plan} to {buyers}{never}{earned}."
+    only = f", only to {names(event.consented_buyers)}, by its consent" if event.consented_buyers else ""
+    return f"Listed: {what}, for sale by plan {event.plan} to {buyers}{never}{only}{earned}."
 
 
 def sold(event: LeadSold, terms: str) -> str:

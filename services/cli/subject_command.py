@@ -35,6 +35,13 @@ select l.lead_id::text, l.source_id, l.received_at_ms,
        (select c.kept_until_ms from vault.consents c where c.lead_id = l.lead_id)
 from intake.all_leads l where l.lead_id = any(%s::uuid[]) order by l.received_at_ms, l.lead_id
 """
+# The migration that made vault.people: leads from before it have no hash there.
+_KNOWN_SINCE = """
+select since_ms from (
+    select (extract(epoch from applied_at) * 1000)::bigint as since_ms from gavel.migrations
+    where step = 'vault' and number = 2
+) as made where exists (select from intake.all_leads where received_at_ms < since_ms)
+"""
 
 
 def subject(
@@ -44,12 +51,16 @@ def subject(
     """List every lead of a person, and who received it: archived and erased leads too."""
     found = settings()
     leads = leads_known(found, lead_ids_of(given(person), found))
+    known_since_ms = _known_since_ms(found)
+    since = None if known_since_ms is None else iso_time(known_since_ms)
     if as_json:
-        say_json({"leads": leads})
-    elif leads:
-        _say(leads)
-    else:
+        say_json({"leads": leads, "known_since": since})
+        return
+    _say(leads)
+    if not leads:
         say("No lead of this person was ever accepted, or all were forgotten long ago.")
+    if since is not None:
+        say(f"Leads accepted before {since} have no hash of their person: name such a lead by its id.")
 
 
 def leads_known(found: StepSettings, lead_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -57,6 +68,13 @@ def leads_known(found: StepSettings, lead_ids: Sequence[str]) -> list[dict[str, 
     with connect_as_auditor(found.database) as connection:
         accepted = _accepted(connection, lead_ids)
     return [{**lead, **_told(read_about(found, lead["lead_id"]))} for lead in accepted]
+
+
+def _known_since_ms(found: StepSettings) -> int | None:
+    """Say since when leads are found by their person; None where there are none from before."""
+    with connect_as_auditor(found.database) as connection:
+        row = connection.execute(_KNOWN_SINCE).fetchone()
+    return None if row is None else int(row[0])
 
 
 def _accepted(connection: psycopg.Connection, lead_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -77,7 +95,13 @@ def _accepted(connection: psycopg.Connection, lead_ids: Sequence[str]) -> list[d
 
 def _told(lead: LeadEntries) -> dict[str, Any]:
     """Fold a lead's entries into what its person may know."""
-    told: dict[str, Any] = {"lead_type": None, "closed": None, "erasure": None, "read_from": lead.read_from}
+    told: dict[str, Any] = {
+        "lead_type": None,
+        "consented_buyers": [],
+        "closed": None,
+        "erasure": None,
+        "read_from": lead.read_from,
+    }
     recipients: dict[str, dict[str, Any]] = {}
     for entry, events in lead.entries:
         at = iso_time(entry.decided_at_ms)
@@ -86,8 +110,8 @@ def _told(lead: LeadEntries) -> dict[str, Any]:
                 recipients[outgoing.recipient] = _recipient(outgoing)
         for event in events:
             match event:
-                case LeadListed(lead_type=lead_type):
-                    told["lead_type"] = lead_type
+                case LeadListed(lead_type=lead_type, consented_buyers=consented):
+                    told |= {"lead_type": lead_type, "consented_buyers": list(consented)}
                 case LeadClosed(outcome=outcome):
                     told["closed"] = {"at": at, "outcome": outcome}
                 case LeadErased(reason=reason, acknowledge_by_ms=by_ms):
@@ -128,6 +152,8 @@ def _say(leads: Sequence[Mapping[str, Any]]) -> None:
         what = f"{lead['lead_type']} lead" if lead["lead_type"] else "Lead, not listed yet"
         say(f"{lead['lead_id']}: {what} from {lead['source']}, received {lead['received_at']}.")
         say(f"  Its contact and other details are {lead['details']}.")
+        if lead["consented_buyers"]:
+            say(f"  Its consent names {', '.join(lead['consented_buyers'])}, and nobody else may have it.")
         erasure = lead["erasure"]
         if erasure is not None:
             say(f"  {erasure['reason']} {erasure['at']}; holders answer by {erasure['acknowledge_by']}")

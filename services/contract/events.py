@@ -184,7 +184,8 @@ class Draw:
 class LeadListed:
     """An accepted lead is for sale by `plan`, or, with no plan that fits, by none.
 
-    `payout_cents`, in `currency`: what the source earns by that alone.
+    `payout_cents`, in `currency`: what the source earns by that alone. `consented_buyers`: nobody else may have it;
+    none means that its consent names no buyers.
     """
 
     source_id: str
@@ -199,6 +200,7 @@ class LeadListed:
     is_test: bool
     payout_cents: int = 0
     currency: str | None = None
+    consented_buyers: tuple[str, ...] = ()
 
 
 @quickly_made

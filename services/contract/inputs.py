@@ -27,7 +27,10 @@ from services.contract.records import quickly_made
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualifiedLead:
-    """A lead that intake accepted; `fields` are the details that its type declares for pings, as canonical text."""
+    """A lead that intake accepted; `fields` are the details that its type declares for pings, as canonical text.
+
+    `consented_buyers`: those that its consent names, to whom alone it may be sold; none: it names nobody.
+    """
 
     lead_id: str
     source_id: str
@@ -40,6 +43,7 @@ class QualifiedLead:
     received_at_ms: int
     market_version: int
     is_test: bool
+    consented_buyers: tuple[str, ...] = ()
 
 
 @quickly_made

@@ -180,7 +180,10 @@ class Returns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadType:
-    """What a lead of this type consists of, which of it may be shown before a sale, and the plans that sell it."""
+    """What a lead of this type consists of, which of it may be shown before a sale, and the plans that sell it.
+
+    `one_to_one_consent`: a submission must name the buyers that the person consented to.
+    """
 
     name: str
     contact: tuple[str, ...]
@@ -190,6 +193,7 @@ class LeadType:
     score: tuple[ScoreRule, ...] = ()
     duplicate_within_ms: int = 0
     contact_kept_ms: int = 0
+    one_to_one_consent: bool = False
     returns: Returns | None = None
 
 

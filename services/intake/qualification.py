@@ -63,6 +63,7 @@ class Judge:
         contact = form.contact(submission.contact)
         details = form.details(submission.details)
         consent = _consent(submission.consent, received_at_ms)
+        consented = _consented_buyers(submission.consent, lead_type)
         return Candidate(
             lead=QualifiedLead(
                 lead_id=identity.lead_id,
@@ -76,10 +77,11 @@ class Judge:
                 received_at_ms=received_at_ms,
                 market_version=self._market.version,
                 is_test=submission.is_test,
+                consented_buyers=consented,
             ),
             details_json=_details_json(contact, details, consent),
             details_kept_until_ms=received_at_ms + lead_type.contact_kept_ms,
-            consent_json=orjson.dumps(consent) if consent else None,
+            consent_json=_proof_json(consent, consented) if consent else None,
             consent_kept_until_ms=received_at_ms + CONSENT_KEPT_MS,
             fingerprints=() if submission.is_test else self._fingerprints(lead_type, contact),
             duplicate_within_ms=lead_type.duplicate_within_ms,
@@ -248,6 +250,19 @@ def _consent(consent: Consent | None, received_at_ms: int) -> dict[str, str]:
         "certificate": consent.certificate,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _consented_buyers(consent: Consent | None, lead_type: LeadType) -> tuple[str, ...]:
+    """Read whom the consent names; a list binds, whether or not the lead's type demands one."""
+    named = (consent.buyers if consent else None) or ()
+    if lead_type.one_to_one_consent and not named:
+        raise _DeclineError(DeclineReason.MISSING_FIELD, "consent.buyers")
+    return _all_of(named, ())
+
+
+def _proof_json(consent: Mapping[str, str], buyers: Sequence[str]) -> bytes:
+    """Write what is kept as proof. A buyer gets the consent without the list, which would name the others."""
+    return orjson.dumps({**consent, "buyers": buyers} if buyers else consent)
 
 
 def _lowest(sent: int | None, agreed: int | None) -> int | None:

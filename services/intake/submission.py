@@ -16,7 +16,7 @@ from services.intake.domain import Declined, DeclineReason
 
 SUBMISSION_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
-NEVER_TO_MAX = 100
+BUYERS_NAMED_MAX = 100
 SALES_MAX_LIMIT = 10
 
 _OPEN = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -27,7 +27,10 @@ Fields: TypeAlias = Annotated[dict[str, Any], Field(max_length=FIELDS_MAX)]
 
 
 class Consent(BaseModel):
-    """What the prospect agreed to: the text shown, when, on which page, and a third party's certificate of it."""
+    """What the prospect agreed to: the text shown, when, on which page, and a third party's certificate of it.
+
+    `buyers`: the ids of those that it named to the prospect; nobody else may have the lead.
+    """
 
     model_config = _OPEN
 
@@ -35,6 +38,8 @@ class Consent(BaseModel):
     at: Time
     url: Annotated[str, StringConstraints(max_length=2_000)] | None = None
     certificate: Annotated[str, StringConstraints(max_length=2_000)] | None = None
+    # An empty list would be taken for none at all.
+    buyers: Annotated[list[Id], Field(min_length=1, max_length=BUYERS_NAMED_MAX)] | None = None
 
 
 class Submission(BaseModel):
@@ -49,7 +54,7 @@ class Submission(BaseModel):
     consent: Consent | None = None
     created_at: Time | None = None
     sales_max: Annotated[int, Field(ge=1, le=SALES_MAX_LIMIT)] | None = None
-    never_to: Annotated[list[Id], Field(max_length=NEVER_TO_MAX)] = Field(default_factory=list)
+    never_to: Annotated[list[Id], Field(max_length=BUYERS_NAMED_MAX)] = Field(default_factory=list)
     is_test: bool = False
 
 

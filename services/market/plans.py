@@ -23,6 +23,7 @@ from services.market.fields import (
     share_basis_points,
     whole,
     word,
+    yes_no,
 )
 from services.market.filters import Fields, score_when, where
 from services.market.stages import stage
@@ -35,6 +36,7 @@ LEAD_TYPE_KEYS = (
     "score",
     "duplicate_within",
     "contact_kept",
+    "one_to_one_consent",
     "returns",
     "plans",
 )
@@ -59,6 +61,7 @@ def lead_type(at: At, name: str) -> tuple[LeadType, Fields]:
         score=_score(keys, fields),
         duplicate_within_ms=keys.optional("duplicate_within", duration_ms, 0),
         contact_kept_ms=keys.required("contact_kept", positive_duration_ms, 0),
+        one_to_one_consent=keys.optional("one_to_one_consent", yes_no, False),
         returns=_returns(returns) if returns else None,
         plans=_plans(keys, fields),
     )

@@ -108,6 +108,7 @@ def _lead_type(lead_type: LeadType) -> Plain:
         or None,
         duplicate_within=duration_text(lead_type.duplicate_within_ms),
         contact_kept=duration_text(lead_type.contact_kept_ms),
+        one_to_one_consent=_yes_no(lead_type.one_to_one_consent),
         returns=None if lead_type.returns is None else _returns(lead_type.returns),
         plans=[_plan(plan, kinds) for plan in lead_type.plans],
     )

@@ -153,6 +153,7 @@ def _list_only(deciding: Deciding, lead: QualifiedLead) -> tuple[Lead, Plan | No
             is_test=lead.is_test,
             payout_cents=payout_cents,
             currency=accepted_market.currency if payout_cents else None,
+            consented_buyers=lead.consented_buyers,
         )
     )
     return listed, plan

@@ -110,6 +110,7 @@ def rebuilt_input(step: Step) -> Input | None:
                 received_at_ms=first.created_at_ms,
                 market_version=first.market_version,
                 is_test=first.is_test,
+                consented_buyers=first.consented_buyers,
             )
         case CauseKind.TIMER, WindowClosed(window_number=number):
             return TimerDue(lead_id=lead_id, window_number=number)

@@ -37,6 +37,7 @@ class Decisive(StrEnum):
     HOLDS = "holds"
     PASSED = "passed"
     EXCLUDED = "excluded"
+    NOT_CONSENTED = "not_consented"
     FILTER = "filter"
     HOLDERS_MAX = "holders_max"
     STAGE = "stage"
@@ -104,6 +105,9 @@ def _knows_it(attempt: Attempt, order: Order) -> Reason | None:
         return Reason(Decisive.PASSED, f"{buyer_id} had passed on it before")
     if buyer_id in lead.never_to:
         return Reason(Decisive.EXCLUDED, f"{lead.source_id}, its source, never sells to {buyer_id}")
+    if lead.consented_buyers and buyer_id not in lead.consented_buyers:
+        named = ", ".join(lead.consented_buyers)
+        return Reason(Decisive.NOT_CONSENTED, f"the person consented to {named} only")
     return None
 
 

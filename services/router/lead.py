@@ -150,7 +150,7 @@ class Lead:
     """A listed lead: what it is, how it is sold, and to whom it was.
 
     `payout_cents` is what its source was paid for the lead itself and keeps. `erased_by` are the holders that have
-    erased it since it was asked for.
+    erased it since it was asked for. `consented_buyers`: if there are any, nobody else may have it.
     """
 
     lead_id: str
@@ -178,6 +178,7 @@ class Lead:
     auctions_opened: int = 0
     erasure: ErasureReason | None = None
     erased_by: tuple[str, ...] = ()
+    consented_buyers: tuple[str, ...] = ()
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -238,6 +239,7 @@ def listed(lead_id: str, event: LeadListed, at_ms: int) -> Lead:
         stage=0,
         stage_began_ms=at_ms,
         payout_cents=event.payout_cents,
+        consented_buyers=event.consented_buyers,
     )
 
 

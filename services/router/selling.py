@@ -53,8 +53,8 @@ def candidates(
 ) -> OrderSet:
     """Find the orders that may buy this lead in this stage, in any mode.
 
-    Out are those whose filters don't fit, that are outside their hours, whose buyer holds the lead, passed on it or is
-    excluded by its source, those beside the stage's `only`, and those in `no_room`.
+    Out are those whose filters don't fit, that are outside their hours, whose buyer holds the lead, passed on it, is
+    excluded by its source or not named by its consent, those beside the stage's `only`, and those in `no_room`.
     """
     found = book.fitting(
         lead.fields, quality=lead.quality, age_ms=now_ms - lead.created_at_ms, sales_max=lead.sales_max
@@ -62,6 +62,8 @@ def candidates(
     if not found:
         return 0
     found &= ~book.of_buyers((*lead.holders, *lead.passed, *lead.never_to))
+    if lead.consented_buyers:
+        found &= book.of_buyers(lead.consented_buyers)
     if closed := book.closed(now_ms):
         found &= ~closed
     if no_room:

@@ -38,7 +38,7 @@ def state_of(data: bytes) -> State:
     row["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
     if row.get("erasure") is not None:
         row["erasure"] = ErasureReason(row["erasure"])
-    for name in ("never_to", "passed", "erased_by"):
+    for name in ("never_to", "passed", "erased_by", "consented_buyers"):
         row[name] = tuple(row.get(name, ()))
     return Lead(**row)
 

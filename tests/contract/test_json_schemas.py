@@ -116,6 +116,8 @@ def test_submission_has_the_models_fields_types_and_limits() -> None:
         {"reference": None, "details": None},
         {"sales_max": 10, "never_to": ["a"], "is_test": True, "created_at": "2026-09-21T15:00:00Z"},
         {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "url": None, "certificate": "c"}},
+        {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "buyers": ["acme"]}},
+        {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "buyers": None}},
     ],
 )
 def test_submission_that_the_schema_allows_is_read(changes: dict[str, Any]) -> None:
@@ -134,6 +136,7 @@ def test_submission_that_the_schema_allows_is_read(changes: dict[str, Any]) -> N
         {"never_to": None, "is_test": "yes"},
         {"consent": {"text": "I agree"}},
         {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "note": ""}},
+        {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "buyers": []}},
     ],
 )
 def test_submission_that_the_schema_forbids_is_declined(changes: dict[str, Any]) -> None:

@@ -47,14 +47,17 @@ def run(gavel: Gavel, *arguments: str, given: str = "", code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def send(gavel: Gavel, reference: str, lead_type: str, email: str, phone: str, state: str = "NY") -> None:
-    """Send a lead as a source does."""
+def send(
+    gavel: Gavel, reference: str, lead_type: str, email: str, phone: str, *, to: Sequence[str] = ()
+) -> None:
+    """Send a lead as a source does; its consent names the buyers `to` whom alone it may go."""
+    named = {"buyers": list(to)} if to else {}
     submission = {
         "lead_type": lead_type,
         "reference": reference,
         "contact": {"first_name": "Canary77" if email == EMAIL else "Sam", "email": email, "phone": phone},
-        "details": {"state": state},
-        "consent": {"text": f"Call me, {email}", "at": "2026-01-01T00:00:00Z"},
+        "details": {"state": "NY"},
+        "consent": {"text": f"Call me, {email}", "at": "2026-01-01T00:00:00Z", **named},
     }
     write(gavel, gavel.topics.source_leads("web"), submission)
 
@@ -164,6 +167,51 @@ def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_a
     send(gavel, "three", "staggered", "someone-else@example.com", PHONE)
     gavel.wait_until("a declined lead", lambda: receipts(gavel, "suppressed") == 1)
     at_rest(gavel, closed=3)
+    assert audit_violations(gavel, *CANARIES) == []
+
+
+def test_archived_leads_are_told_and_erased_as_before_and_leads_without_a_hash_are_spoken_of(
+    gavel: Gavel,
+) -> None:
+    send(gavel, "one", "shared", EMAIL, PHONE, to=("bob", "dan", "nobody"))
+    send(gavel, "two", "alone", EMAIL, PHONE)
+    at_rest(gavel, closed=2)
+    before = run(gavel, "subject", EMAIL)
+    assert before["known_since"] is None
+    named, other = before["leads"]
+    assert {recipient["buyer"] for recipient in named["recipients"]} == {"bob", "dan"}
+    assert (named["consented_buyers"], other["consented_buyers"]) == (["bob", "dan", "nobody"], [])
+
+    moved = run(gavel, "data", "archive", "--older-than", "0s")
+    assert (moved["router_leads"], moved["intake_leads"]) == (2, 2)
+    assert gavel.ask("select (select count(*) from router.leads), (select count(*) from intake.leads)") == [
+        (0, 0)
+    ]
+    assert run(gavel, "subject", EMAIL) == before
+    assert run(gavel, "subject", named["lead_id"])["leads"] == [named]
+
+    gavel.ask("delete from vault.people where lead_id = %s returning 1", other["lead_id"])
+    gavel.ask(
+        "update gavel.migrations set applied_at = now() where step = 'vault' and number = 2 returning 1"
+    )
+    told = run(gavel, "subject", EMAIL)
+    assert ([lead["lead_id"] for lead in told["leads"]], told["known_since"] is None) == (
+        [named["lead_id"]],
+        False,
+    )
+    assert run(gavel, "subject", other["lead_id"])["leads"] == [other]
+
+    for about, lead_id in ((EMAIL, named["lead_id"]), (other["lead_id"], other["lead_id"])):
+        done = run(gavel, "erase", about)
+        assert [lead["lead_id"] for lead in done["leads"]] == [lead_id]
+        assert (done["undecided"], done["still_sealed"]) == (0, 0)
+    assert gavel.ask("select count(*) from vault.leads") == [(0,)]
+    at_rest(gavel, closed=2)
+    for buyer in ("bob", "dan"):
+        assert named["lead_id"] in {item["lead_id"] for item in notices(gavel, buyer)}
+    (erased,) = run(gavel, "subject", EMAIL)["leads"]
+    assert erased["erasure"]["reason"] == "erased"
+    assert {recipient["erased_at"] for recipient in erased["recipients"]} == {None}
     assert audit_violations(gavel, *CANARIES) == []
 
 

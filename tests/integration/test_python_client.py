@@ -26,6 +26,7 @@ from gavel_client import (
     AvroRecord,
     Bid,
     Bidder,
+    Erasure,
     LeadReader,
     LeadSource,
     MemorySeen,
@@ -113,6 +114,37 @@ def test_a_delivery_that_comes_twice_is_given_once_and_notices_go_elsewhere(
     with LeadReader("acme", servers=stack.kafka, namespace=namespace, on_other=others.append) as reader:
         assert take(reader, 3) == ["a", "b", "c"]
     assert [other["type"] for other in others] == ["notice"]
+
+
+def test_an_erasure_is_told_apart_and_acknowledged_and_comes_again_until_its_handler_is_done(
+    stack: Stack, namespace: str
+) -> None:
+    erased, kept = str(uuid4()), {"type": "notice", "lead_id": "x", "happened": [{"type": "closed"}]}
+    asked = {"type": "erasure", "reason": "revoked", "acknowledge_by": "2026-12-23T09:00:00.000Z"}
+    notice = {"type": "notice", "lead_id": erased, "happened": [{"type": "closed"}, asked]}
+    write(stack, f"{namespace}buyers.acme.leads", [lead("a"), kept, notice, lead("b")])
+    answers = Answers("acme", servers=stack.kafka, namespace=namespace)
+    others: list[Any] = []
+    given: list[Erasure] = []
+
+    def forget(erasure: Erasure) -> None:
+        given.append(erasure)
+        if len(given) == 1:
+            raise ZeroDivisionError
+        answers.erased(erasure.lead_id)
+
+    with LeadReader(
+        "acme", servers=stack.kafka, namespace=namespace, on_other=others.append, on_erasure=forget
+    ) as reader:
+        with pytest.raises(ZeroDivisionError):
+            take(reader, 2)
+        assert take(reader, 1) == ["b"]
+    answers.close()
+    until = datetime(2026, 12, 23, 9, tzinfo=UTC)
+    assert given == [Erasure(lead_id=erased, reason="revoked", acknowledge_by=until, body=notice)] * 2
+    assert others == [kept, notice]
+    (answer,) = read(stack, f"{namespace}buyers.acme.answers", 1)
+    assert json.loads(answer) == {"type": "erased", "lead_id": erased}
 
 
 def test_after_a_crash_the_lead_at_work_comes_again_and_those_finished_with_do_not(
@@ -280,8 +312,9 @@ def test_answers_are_what_the_schema_says(stack: Stack, namespace: str) -> None:
     answers.report(lead_id, "deal")
     answers.upgrade(lead_id)
     answers.give_back(lead_id, "invalid_contact")
+    answers.erased(lead_id)
     answers.close()
-    for value in read(stack, f"{namespace}buyers.acme.answers", 4):
+    for value in read(stack, f"{namespace}buyers.acme.answers", 5):
         jsonschema.validate(json.loads(value), schema)
 
 

@@ -29,8 +29,10 @@ from services.contract.events import (
     AuctionClosed,
     AuctionOpened,
     DeliveryFailed,
+    ErasureAcknowledged,
     Event,
     LeadClosed,
+    LeadErased,
     LeadListed,
     LeadSold,
     LeadUpgraded,
@@ -41,7 +43,8 @@ from services.contract.events import (
     WindowClosed,
     WindowOpened,
 )
-from services.contract.inputs import AcceptOffer, Input, PlaceBid, TimerDue
+from services.contract.ids import lead_id_of
+from services.contract.inputs import AcceptOffer, EraseLead, Input, PlaceBid, TimerDue
 from services.contract.market import Mode
 from services.contract.outside_records import read_body
 from services.contract.times import decimal_amount
@@ -54,6 +57,7 @@ from services.router.ports import SaleRow
 from services.router.state_bytes import state_bytes
 from tests.simulation.faults import FaultKind
 from tests.simulation.markets import BUYERS, SOURCES
+from tests.simulation.outsiders import consented_buyers, source_of
 from tests.simulation.tables import SimulatedTables
 from tests.simulation.world import PARTITIONS, TOPICS, World
 
@@ -77,13 +81,15 @@ class Told(NamedTuple):
 class Evidence:
     """What a run left: the world, what its workers logged, which faults there were.
 
-    `too_large`: the records that no broker took, by topic and ce_id; a dead letter by its record's place.
+    `too_large`: the records that no broker took, by topic and ce_id; a dead letter by its record's place. `submitted`:
+    so many leads were planned to be sent.
     """
 
     world: World
     logged: Sequence[str]
     faults: Mapping[FaultKind, int]
     too_large: Collection[tuple[str, str]]
+    submitted: int
 
     @cached_property
     def log(self) -> list[Told]:
@@ -260,6 +266,61 @@ def check_sales(evidence: Evidence) -> Iterator[Found]:
                 yield "sales are the log's", f"{lead_id} sale {event.sale_number}"
     if stored.keys() != seen:
         yield "sales are the log's", f"{sorted(stored.keys() ^ seen)[:3]}"
+
+
+def check_consent(evidence: Evidence) -> Iterator[Found]:
+    """Whom a submission says that its person consented to, is all that are asked for the lead or hold it."""
+    seed = evidence.world.seed
+    consented = {
+        lead_id_of(source_of(seed, number), f"ref-{number}"): consented_buyers(seed, number)
+        for number in range(evidence.submitted)
+    }
+    for lead_id, history in evidence.by_lead.items():
+        named = consented.get(lead_id)
+        reached = {buyer for told in history for event in told.events for buyer in _reached(event)}
+        if named is not None and not reached <= named:
+            yield "only with consent", f"{lead_id}: {sorted(reached - named)} beside {sorted(named)}"
+
+
+def _reached(event: Event) -> Sequence[str]:
+    match event:
+        case OfferMade() | LeadSold() | LeadUpgraded():
+            return (event.buyer_id,)
+        case AuctionOpened():
+            return [invited.buyer_id for invited in event.invited]
+        case _:
+            return ()
+
+
+def check_erasures(evidence: Evidence) -> Iterator[Found]:
+    """Who asked to be forgotten is: its details are gone, nothing is sold after, and each holder was asked."""
+    world = evidence.world
+    asked, answered = set[tuple[str, str]](), set[tuple[str, str]]()
+    erased = set[str]()
+    for lead_id, history in evidence.by_lead.items():
+        for event in (event for told in history for event in told.events):
+            match event:
+                case LeadErased(holders=holders):
+                    erased.add(lead_id)
+                    asked |= {(lead_id, buyer) for buyer in holders}
+                    answered -= {(lead_id, buyer) for buyer in holders}
+                case ErasureAcknowledged(buyer_id=buyer):
+                    answered.add((lead_id, buyer))
+                case LeadSold() if lead_id in erased:
+                    yield "nothing is sold of who is forgotten", lead_id
+                case _:
+                    pass
+    commands = [
+        codec().decode(record.value)
+        for at in range(PARTITIONS)
+        for record in evidence.records(TOPICS.commands, at)
+    ]
+    if erased != {command.lead_id for command in commands if isinstance(command, EraseLead)}:
+        yield "whoever asks is forgotten", f"{len(erased)} leads"
+    if kept := erased & world.intake.details.keys():
+        yield "the vault forgets", f"{sorted(kept)[:3]}"
+    if world.router.erasures.keys() != asked or world.router.acknowledged.keys() != answered:
+        yield "erasures are the log's", f"{len(asked)} asked, {len(answered)} answered"
 
 
 def _wrong_sale(
@@ -577,7 +638,8 @@ def check_intake(evidence: Evidence) -> Iterator[Found]:
             else:
                 yield from _unheard(evidence, record)
     sealed = world.intake.details.keys()
-    gone = world.intake.leads.keys() - sealed
+    erased = _leads_with(evidence, LeadErased).keys()
+    gone = world.intake.leads.keys() - sealed - erased
     if sealed - world.intake.leads.keys() or (gone and not evidence.had(FaultKind.VAULT_GONE)):
         yield "the vault has the accepted leads", f"{sorted(gone)[:3]}"
     emitted = {record.value for at in range(PARTITIONS) for record in evidence.records(TOPICS.qualified, at)}
@@ -764,6 +826,8 @@ CHECKS: tuple[Check, ...] = (
     check_closes,
     check_auctions,
     check_sales,
+    check_consent,
+    check_erasures,
     check_limits,
     check_execution,
     check_causes,

@@ -43,6 +43,7 @@ from services.contract.market import (
     Where,
 )
 from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from tests.simulation.schedule import demands_consent
 from tests.support.submissions import SOLAR
 
 SOURCES = ("sunform", "partnerweb")
@@ -58,7 +59,11 @@ def first_market(seed: int) -> Market:
         version=1,
         currency="USD",
         timezone="America/New_York",
-        lead_types={"solar": replace(SOLAR, plans=_plans(rng), returns=_returns(rng))},
+        lead_types={
+            "solar": replace(
+                SOLAR, plans=_plans(rng), returns=_returns(rng), one_to_one_consent=demands_consent(seed)
+            )
+        },
         sources={id: _source(rng, id) for id in SOURCES},
         buyers={id: _buyer(rng, id) for id in BUYERS},
     )

@@ -383,6 +383,25 @@ _SELLING = (
         _without("never_the_same_buyer_twice"),
     ),
     _mutant(
+        "consent not looked at",
+        "buyers that the person did not consent to are asked and sold to",
+        ("services.router.selling:candidates", "if lead.consented_buyers:", "if False:"),
+    ),
+    _mutant(
+        "consent lost at the door",
+        "the buyers that a consent names are read and not passed on",
+        (
+            "services.intake.qualification:Judge._candidate",
+            "consented_buyers=consented,",
+            "consented_buyers=(),",
+        ),
+    ),
+    _mutant(
+        "forgotten and kept",
+        "the vault's row of an erased lead stays",
+        ("services.router.step:_erased_in", "return tuple(", "return () and tuple("),
+    ),
+    _mutant(
         "exclusive after a disclosure",
         "a lead that somebody holds is sold as exclusive",
         ("services.router.selling:_exclusive", "None if lead.sales else", ""),

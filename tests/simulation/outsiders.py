@@ -15,6 +15,7 @@ from services.bus.ports import Message, TopicPartition
 from services.contract.codec import codec
 from services.contract.events import (
     Disposition,
+    ErasureReason,
     MoneyKind,
     NoBidReason,
     RejectionReason,
@@ -22,12 +23,20 @@ from services.contract.events import (
     WithdrawalReason,
 )
 from services.contract.ids import account_id_of, lead_id_of, partition_of
-from services.contract.inputs import Command, DecideReturn, MoveMoney, WithdrawLead
+from services.contract.inputs import Command, DecideReturn, EraseLead, MoveMoney, WithdrawLead
 from services.contract.outside_records import read_body
 from services.contract.times import MINUTE_MS, SECOND_MS, decimal_amount
 from tests.simulation.fleet import Later
 from tests.simulation.markets import BUYERS, SOURCES, STATES
-from tests.simulation.schedule import Action, ActionKind, Arrival, is_duplicate, is_invalid, roll
+from tests.simulation.schedule import (
+    Action,
+    ActionKind,
+    Arrival,
+    demands_consent,
+    is_duplicate,
+    is_invalid,
+    roll,
+)
 from tests.simulation.trouble import Striker
 from tests.simulation.world import PARTITIONS, SOURCE_PARTITIONS, TOPICS, World
 from tests.support.submissions import contact, submission
@@ -63,10 +72,29 @@ def body_of(seed: int, number: int) -> dict[str, Any]:
         sales_max=(None, None, None, None, 1, 2)[drawn("sales_max", 6)],
         never_to=[BUYERS[drawn("never", len(BUYERS))]] if drawn("never_to") < 10 else None,
         is_test=True if drawn("test") < 8 else None,
-        consent={"text": f"canary consent {number}", "at": "2026-01-01T00:00:00Z"}
-        if drawn("consent") < 20
-        else None,
+        consent=_consent(seed, number),
     )
+
+
+def consented_buyers(seed: int, number: int) -> frozenset[str] | None:
+    """Name the buyers that a lead's person consented to; None: its consent, if it has one, names nobody."""
+
+    def drawn(what: str) -> int:
+        return roll(seed, "consented", what, number) % 100
+
+    # Without the list that its type demands, a lead is declined: so some of those are that have to be.
+    if not (demands_consent(seed) and not is_invalid(seed, number)) and drawn("any") >= 10:
+        return None
+    named = [buyer for buyer in (*BUYERS, "gone-long-ago") if drawn(buyer) < 60]
+    return frozenset(named or BUYERS[:1])
+
+
+def _consent(seed: int, number: int) -> dict[str, Any] | None:
+    named = consented_buyers(seed, number)
+    if named is None and roll(seed, "consent", number) % 100 >= 20:
+        return None
+    given: dict[str, Any] = {"text": f"canary consent {number}", "at": "2026-01-01T00:00:00Z"}
+    return given if named is None else {**given, "buyers": sorted(named, reverse=True)}
 
 
 class Outsiders:
@@ -132,6 +160,8 @@ class Outsiders:
             case ActionKind.ARCHIVE:
                 closed = sorted(self._world.router.closes)
                 self._world.router.archive(closed[action.number % 2 :: 2])
+            case ActionKind.ERASE | ActionKind.SUPPRESS:
+                self._forget_somebody(action)
 
     def _drawn(self, *what: object) -> int:
         return roll(self._world.seed, *what)
@@ -158,6 +188,24 @@ class Outsiders:
             )
         )
 
+    def _forget_somebody(self, action: Action) -> None:
+        """Do as `gavel erase` does for the person of a lead that was accepted, with `--suppress` or without."""
+        intake = self._world.intake
+        accepted = sorted(intake.leads)
+        if not accepted:
+            return
+        lead_id = accepted[self._drawn("erased", action.number) % len(accepted)]
+        persons = {person for person, of in intake.subjects if of == lead_id}
+        if action.kind is ActionKind.SUPPRESS:
+            intake.suppressed |= persons
+        lead_ids = {lead_id, *(of for person, of in intake.subjects if person in persons)}
+        for mark in [mark for mark, owner in intake.fingerprints.items() if owner.lead_id in lead_ids]:
+            del intake.fingerprints[mark]
+        reasons = (ErasureReason.ERASED, ErasureReason.ERASED, ErasureReason.REVOKED)
+        reason = reasons[self._drawn("why", action.number) % len(reasons)]
+        for each in sorted(lead_ids):
+            self._command(EraseLead(lead_id=each, reason=reason))
+
     def _answer_anything(self, number: int) -> None:
         """Answer what nobody asked."""
         lead_id, buyer = self._some_lead(number), BUYERS[self._drawn("rogue", number) % len(BUYERS)]
@@ -168,6 +216,7 @@ class Outsiders:
             {"type": "upgrade"},
             {"type": "return", "reason": ReturnReason.WRONG_PERSON},
             {"type": "disposition", "disposition": Disposition.DEAL},
+            {"type": "erased"},
         )
         self._answer(buyer, {**bodies[self._drawn("which", number) % len(bodies)], "lead_id": lead_id})
 
@@ -212,6 +261,8 @@ class Outsiders:
                     self._use(buyer, body)
                 case "return_pending":
                     self._decide_return(each["sale_id"])
+                case "notice":
+                    self._erase(buyer, body)
                 case _:
                     pass
 
@@ -277,6 +328,15 @@ class Outsiders:
             for again in range(1 + (self._drawn("again", *about) % 5 == 0)):
                 body = {"type": "return", "lead_id": lead_id, "reason": reason}
                 self._after(pause_ms + 500 * again, buyer, body)
+
+    def _erase(self, buyer: str, notice: Mapping[str, Any]) -> None:
+        """Say that a lead is erased, where that was asked for; some say it twice, and some never."""
+        if all(happened["type"] != "erasure" for happened in notice["happened"]):
+            return
+        drawn = self._drawn("erases", buyer, notice["lead_id"], notice["log"]["seq"]) % 100
+        for again in range(0 if drawn < 20 else 1 + (drawn >= 90)):
+            body = {"type": "erased", "lead_id": notice["lead_id"]}
+            self._after(_PAUSES_MS[drawn % len(_PAUSES_MS)] + 500 * again, buyer, body)
 
     def _decide_return(self, sale_id: str) -> None:
         """Let an operator decide on what is pending, as most often one does."""

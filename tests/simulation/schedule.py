@@ -25,6 +25,11 @@ SPARE_LEADS = 2
 """So many more are sent in a usual run, as a source may lose one on its way."""
 
 ACTIONS_PER_LEAD = 0.5
+LEADS_PER_ERASURE = 15
+"""A person asks to be forgotten once in so many leads, on average."""
+
+DEMANDING_SEEDS_OF = 5
+"""In one of so many seeds each lead must name the buyers that its person consented to."""
 
 
 class ActionKind(StrEnum):
@@ -36,6 +41,18 @@ class ActionKind(StrEnum):
     ROGUE_ANSWER = "rogue_answer"
     GARBAGE = "garbage"
     ARCHIVE = "archive"
+    ERASE = "erase"
+    SUPPRESS = "suppress"
+
+
+_USUAL = (
+    ActionKind.DEPOSIT,
+    ActionKind.WITHDRAW,
+    ActionKind.CHANGE_MARKET,
+    ActionKind.ROGUE_ANSWER,
+    ActionKind.GARBAGE,
+    ActionKind.ARCHIVE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +124,10 @@ def schedule_of(seed: int, *, leads: int = LEADS, faults: int = FAULTS) -> Sched
     return Schedule(
         seed=seed,
         arrivals=arrivals,
-        actions=_actions(rng, round(leads * ACTIONS_PER_LEAD), ends_at_ms),
+        actions=[
+            *_actions(rng, round(leads * ACTIONS_PER_LEAD), ends_at_ms),
+            *_erasures(seed, round(leads * ACTIONS_PER_LEAD), 2 * leads // LEADS_PER_ERASURE, ends_at_ms),
+        ],
         faults=_faults(rng, planned, arrivals),
     )
 
@@ -122,6 +142,11 @@ def is_invalid(seed: int, number: int) -> bool:
     return roll(seed, "is invalid", number) % 100 < 3
 
 
+def demands_consent(seed: int) -> bool:
+    """Tell whether a seed's lead type demands that a consent names buyers."""
+    return roll(seed, "demands consent") % DEMANDING_SEEDS_OF == 0
+
+
 def _arrivals(seed: int, rng: Random, leads: int) -> list[Arrival]:
     """Leads come in bursts, with pauses in which windows end; those that must be declined are not counted."""
     at_ms, found, sound = 0, list[Arrival](), 0
@@ -134,10 +159,23 @@ def _arrivals(seed: int, rng: Random, leads: int) -> list[Arrival]:
 
 
 def _actions(rng: Random, count: int, ends_at_ms: int) -> list[Action]:
-    kinds = rng.choices(tuple(ActionKind), (6, 2, 4, 5, 2, 3), k=count)
+    kinds = rng.choices(_USUAL, (6, 2, 4, 5, 2, 3), k=count)
     return [
         Action(number=number, kind=kind, at_ms=rng.randint(0, ends_at_ms + HOUR_MS))
         for number, kind in enumerate(kinds)
+    ]
+
+
+def _erasures(seed: int, first: int, most: int, ends_at_ms: int) -> list[Action]:
+    """Some persons ask to be forgotten, up to some time after the last lead came; some of them for good."""
+    rng = Random(f"erasures {seed}")  # the same every time, and no secret
+    return [
+        Action(
+            number=first + at,
+            kind=rng.choice((ActionKind.ERASE, ActionKind.ERASE, ActionKind.SUPPRESS)),
+            at_ms=rng.randint(0, ends_at_ms + HOUR_MS),
+        )
+        for at in range(rng.randint(0, most))
     ]
 
 

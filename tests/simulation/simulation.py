@@ -273,7 +273,11 @@ class Simulation:
     def evidence(self, logged: list[str]) -> Evidence:
         """Hand over what the judge looks at."""
         return Evidence(
-            world=self.world, logged=logged, faults=self.striker.fired, too_large=self.striker.too_large
+            world=self.world,
+            logged=logged,
+            faults=self.striker.fired,
+            too_large=self.striker.too_large,
+            submitted=1 + max((arrival.number for arrival in self.schedule.arrivals), default=-1),
         )
 
     def outcome(self, found: list[Finding]) -> Outcome:

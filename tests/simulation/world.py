@@ -340,7 +340,9 @@ class World:
         self.database_clock = DatabaseClock(self.clock)
         self.kafka = SimulatedKafka(_partitions(), self.clock)
         self.intake = MemoryIntakeTables()
-        self.router = MemoryRouterTables(heads={at: Head(partition=at) for at in range(PARTITIONS)})
+        self.router = MemoryRouterTables(
+            heads={at: Head(partition=at) for at in range(PARTITIONS)}, vault=self.intake.details
+        )
         self.ledger = SharedLedger()
         self.windows: dict[tuple[str, int], HeldWindow] = {}
         self.window_positions: dict[int, Position] = {}

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,19 @@ class PurchasedLead:
     body: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Erasure:
+    """A lead that its holders are to erase by `acknowledge_by`: its person asked for that, or revoked its consent.
+
+    `reason` is erased or revoked. `body` is the whole notice.
+    """
+
+    lead_id: str
+    reason: str
+    acknowledge_by: datetime
+    body: Mapping[str, Any]
+
+
 class LeadReader:
     """Reads `buyers.<id>.leads`: iterate over it. The loop has finished with a lead when it comes back for more.
 
@@ -62,13 +76,19 @@ class LeadReader:
         namespace: str = "",
         seen: Seen | None = None,
         on_other: Callable[[Mapping[str, Any]], None] | None = None,
+        on_erasure: Callable[[Erasure], None] | None = None,
         group: str | None = None,
         **kafka: Any,
     ) -> None:
-        """Connect. `on_other` is given what is no delivery: notices and upgrades."""
+        """Connect. `on_other` is given what is no delivery: notices and upgrades.
+
+        `on_erasure` is given each erasure that a notice asks for: it erases the lead and acknowledges that
+        (`Answers.erased`). Where it raises, the loop does, and the notice comes again; it may come twice otherwise too.
+        """
         topic = f"{namespace}buyers.{buyer_id}.leads"
         self._seen = MemorySeen() if seen is None else seen
         self._on_other = on_other
+        self._on_erasure = on_erasure
         self._pending: deque[Any] = deque()
         self._consumer = consumer_of(
             topic,
@@ -97,13 +117,19 @@ class LeadReader:
         while self._pending:
             body = _read(self._pending[0])
             if body["type"] != "lead":
-                if self._on_other is not None:
-                    self._on_other(body)
+                self._tell(body)
             elif not self._seen.has(body["sale_id"]):
                 yield _purchased(body)
                 self._seen.add(body["sale_id"])
             self._pending.popleft()
         self._consumer.commit()
+
+    def _tell(self, body: Mapping[str, Any]) -> None:
+        if self._on_erasure is not None:
+            for erasure in _erasures(body):
+                self._on_erasure(erasure)
+        if self._on_other is not None:
+            self._on_other(body)
 
     def close(self) -> None:
         """Disconnect."""
@@ -144,6 +170,10 @@ class Answers:
         """Ask for a lead's money back."""
         self.send({"type": "return", "lead_id": lead_id, "reason": reason})
 
+    def erased(self, lead_id: str) -> None:
+        """Acknowledge that you have erased a lead, as its notice asked for."""
+        self.send({"type": "erased", "lead_id": lead_id})
+
     def send(self, answer: Mapping[str, Any], timeout_s: float = 30.0) -> None:
         """Send any answer; raise what Kafka raises where it was not taken."""
         self._producer.send(self._topic, value=json.dumps(answer).encode()).get(timeout=timeout_s)
@@ -158,6 +188,13 @@ def _read(record: Any) -> Mapping[str, Any]:
         raise AvroRecord(record.topic, record.offset)
     body: Mapping[str, Any] = json.loads(record.value)
     return body
+
+
+def _erasures(body: Mapping[str, Any]) -> Iterator[Erasure]:
+    for happened in body.get("happened", ()):
+        if happened["type"] == "erasure":
+            until = datetime.fromisoformat(happened["acknowledge_by"])
+            yield Erasure(lead_id=body["lead_id"], reason=happened["reason"], acknowledge_by=until, body=body)
 
 
 def _purchased(body: Mapping[str, Any]) -> PurchasedLead:

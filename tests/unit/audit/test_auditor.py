@@ -329,6 +329,7 @@ PLANTED_IN_THE_LOG: Sequence[tuple[Rule, type, Change, Change]] = (
     (Rule.SOLD_BY_ITS_PLAN, LeadSold, _changes(order_id="acme/none"), lambda e: e.buyer_id == "acme"),
     (Rule.SOLD_BY_ITS_PLAN, StageStarted, _changes(stage=2), lambda _: True),
     (Rule.SOLD_BY_ITS_PLAN, LeadSold, _changes(offer_number=None), lambda e: e.offer_number is not None),
+    (Rule.ONLY_WITH_CONSENT, LeadListed, _changes(consented_buyers=("nobody",)), lambda _: True),
     (Rule.LISTED_ONCE, LeadListed, lambda e: [e, e], lambda _: True),
     (Rule.CLOSED_ONCE, LeadClosed, lambda e: [e, e], lambda _: True),
     (Rule.CLOSED_ONCE, LeadClosed, lambda _: [], lambda _: True),
@@ -483,6 +484,41 @@ def test_finds_what_is_planted_in_the_log_at_its_lead(
         partition = partition_of(lead_id, PARTITIONS)
         assert {violation.lead_id for violation in found} == {lead_id}
         assert any(str(place).startswith(f"{TOPICS.log} {partition}:") for place in found[0].where)
+
+
+def test_finds_each_buyer_that_was_asked_or_sold_to_and_that_the_consent_does_not_name() -> None:
+    evidence = _evidence()
+
+    def name_nobody_here(_: Entry, events: list[Event]) -> Sequence[Event] | None:
+        return [
+            replace(event, consented_buyers=("nobody",)) if isinstance(event, LeadListed) else event
+            for event in events
+        ]
+
+    evidence.rewrite_log(name_nobody_here)
+    found = [violation for violation in _found(evidence) if violation.rule is Rule.ONLY_WITH_CONSENT]
+    told = [event for _, event in _world().events()]
+    asked = sum(len(event.invited) for event in told if isinstance(event, AuctionOpened))
+    asked += sum(isinstance(event, OfferMade) for event in told)
+    assert asked
+    assert sum("is asked" in violation.what for violation in found) == asked
+    assert sum("is not named" in violation.what for violation in found) == sum(
+        isinstance(event, LeadSold) for event in told
+    )
+
+
+def _demanding(given: Market) -> Market:
+    types = {name: replace(each, one_to_one_consent=True) for name, each in given.lead_types.items()}
+    return replace(given, lead_types=types)
+
+
+def test_finds_a_lead_that_is_listed_without_the_consented_buyers_that_its_type_demands() -> None:
+    evidence = _evidence()
+    evidence.markets = {version: _demanding(each) for version, each in evidence.markets.items()}
+    found = [violation for violation in _found(evidence) if violation.rule is Rule.ONLY_WITH_CONSENT]
+    assert {violation.lead_id for violation in found} == {
+        lead_id for lead_id, event in _world().events() if isinstance(event, LeadListed)
+    }
 
 
 # What is planted in the topics and tables besides

@@ -125,6 +125,7 @@ OTHERWISE: Sequence[tuple[Rule, Change]] = (
     (Rule.SOURCE_EARNS_AS_AGREED, _sale(1, payout_cents=1)),
     (Rule.SOURCE_EARNS_AS_AGREED, _sale(0, payout_cents=1, currency="USD")),
     (Rule.SOLD_BY_ITS_PLAN, _sale(0, never_to=("oak",))),
+    (Rule.ONLY_WITH_CONSENT, _sale(0, consented_buyers=("oak", "elm"))),
     (Rule.SOLD_BY_ITS_PLAN, _sale(0, market_version=2)),
     (Rule.PINGS_SHOW_DECLARED_FIELDS, _sale(0, fields={"email": "x"})),
     (Rule.NOTHING_AFTER_THE_CLOSE, lambda events: [*events, StageStarted(stage=1)]),

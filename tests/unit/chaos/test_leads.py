@@ -7,7 +7,9 @@ from pathlib import Path
 import orjson
 
 from chaos.gavel import MARKET, scaled
-from chaos.leads import CANARY, LEAD_TYPES, SOURCES, sent
+from chaos.leads import CANARY, LEAD_TYPES, NAMED, SOURCES, sent
+from services.market.reading import open_files
+from services.market.review import review
 
 AT_MS = 1_795_000_000_000
 
@@ -34,6 +36,15 @@ def test_every_type_and_source_comes_and_every_person_bears_the_canary() -> None
     assert {document["lead_type"] for document in documents} == set(LEAD_TYPES)
     assert {each.source_id for each in all_sent} == set(SOURCES)
     assert all(CANARY in document["contact"]["first_name"] for document in documents)
+
+
+def test_some_consents_name_buyers_and_these_are_the_market_s() -> None:
+    consents = [orjson.loads(sent(number, AT_MS).value)["consent"] for number in range(500)]
+    named = {tuple(consent["buyers"]) for consent in consents if "buyers" in consent}
+    assert named == set(NAMED)
+    assert {"buyers" in consent for consent in consents} == {True, False}
+    buyers = review(open_files([MARKET])).market.buyers
+    assert {buyer for names in NAMED for buyer in names} <= buyers.keys()
 
 
 def test_a_longer_campaign_has_larger_caps_and_the_same_prices() -> None:

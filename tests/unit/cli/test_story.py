@@ -492,6 +492,11 @@ def test_a_sale_that_may_be_upgraded_tells_the_fee() -> None:
     assert sentence.endswith("shared, number 1 of at most 3, to be had alone for 75.00 USD more.")
 
 
+def test_listing_tells_whom_its_consent_names() -> None:
+    (sentence,) = sentences(replace(LISTED, consented_buyers=("brightroof", "gridwatt")))
+    assert "at most 3 buyers, only to brightroof and gridwatt, by its consent." in sentence
+
+
 def test_a_listing_tells_what_its_source_earns_by_it() -> None:
     (sentence,) = sentences(replace(LISTED, payout_cents=1_200, currency="USD"))
     assert sentence.endswith("to at most 3 buyers; its source earns 12.00 USD.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -29,7 +30,12 @@ from tests.support.submissions import (
 JUDGE = Judge(MARKET, KEYS)
 
 
-def judge(body: dict[str, Any], source_id: str = "sunform") -> Candidate | Declined:
+def demanding(body: dict[str, Any]) -> Candidate | Declined:
+    solar = replace(SOLAR, one_to_one_consent=True)
+    return judge(body, by=Judge(replace(MARKET, lead_types={"solar": solar}), KEYS))
+
+
+def judge(body: dict[str, Any], source_id: str = "sunform", *, by: Judge = JUDGE) -> Candidate | Declined:
     read = read_submission(body)
     assert not isinstance(read, Declined)
     identity = Identity(
@@ -40,7 +46,7 @@ def judge(body: dict[str, Any], source_id: str = "sunform") -> Candidate | Decli
         reference=None,
         received_at_ms=RECEIVED_AT_MS,
     )
-    return JUDGE.judge(identity, read)
+    return by.judge(identity, read)
 
 
 def accepted(body: dict[str, Any], source_id: str = "sunform") -> Candidate:
@@ -267,6 +273,35 @@ def test_consent_is_sealed_with_the_lead_and_kept_for_its_own_time() -> None:
     assert candidate.consent_json is not None
     assert orjson.loads(candidate.consent_json) == expected
     assert candidate.consent_kept_until_ms == RECEIVED_AT_MS + CONSENT_KEPT_MS
+
+
+def _consenting(*, to: list[str] | None = None) -> dict[str, Any]:
+    return {"text": "I agree, says Canary", "at": "2026-01-01T00:00:00.000Z", "buyers": to}
+
+
+def test_buyers_that_a_consent_names_bind_whether_or_not_their_type_demands_it() -> None:
+    candidate = accepted(submission(consent=_consenting(to=["zeta", "acme", "acme"])))
+    assert candidate.lead.consented_buyers == ("acme", "zeta")
+    assert accepted(submission(consent=_consenting())).lead.consented_buyers == ()
+
+
+def test_the_proof_names_the_consented_buyers_and_what_buyers_get_does_not() -> None:
+    candidate = accepted(submission(consent=_consenting(to=["zeta", "acme"])))
+    assert candidate.consent_json is not None
+    assert orjson.loads(candidate.consent_json)["buyers"] == ["acme", "zeta"]
+    assert "buyers" not in orjson.loads(candidate.details_json)["consent"]
+
+
+@pytest.mark.parametrize("consent", [None, _consenting()], ids=["no consent", "to nobody by name"])
+def test_declines_a_lead_whose_type_demands_consented_buyers_and_that_names_none(
+    consent: dict[str, Any] | None,
+) -> None:
+    assert demanding(submission(consent=consent)) == Declined(
+        reason=DeclineReason.MISSING_FIELD, field="consent.buyers"
+    )
+    named = demanding(submission(consent=_consenting(to=["acme"])))
+    assert isinstance(named, Candidate)
+    assert named.lead.consented_buyers == ("acme",)
 
 
 def test_declines_consent_that_is_yet_to_be_given() -> None:

@@ -57,9 +57,19 @@ def test_reads_a_submission_with_everything() -> None:
         sales_max=2,
         never_to=["acme"],
         is_test=True,
-        consent={"text": "I agree", "at": "2026-09-21T15:00:00Z", "url": "https://x", "certificate": "c"},
+        consent={
+            "text": "I agree",
+            "at": "2026-09-21T15:00:00Z",
+            "url": "https://x",
+            "certificate": "c",
+            "buyers": ["acme"],
+        },
     )
     assert isinstance(read_submission(body), Submission)
+
+
+def _consenting(*, to: Any) -> dict[str, Any]:
+    return {"consent": {"text": "I agree", "at": "2026-09-21T15:00:00Z", "buyers": to}}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +100,10 @@ def test_reads_a_submission_with_everything() -> None:
             DeclineReason.INVALID_FIELD,
             "consent.text",
         ),
+        (_consenting(to=[]), DeclineReason.INVALID_FIELD, "consent.buyers"),
+        (_consenting(to="canary"), DeclineReason.INVALID_FIELD, "consent.buyers"),
+        (_consenting(to=["acme", 5]), DeclineReason.INVALID_FIELD, "consent.buyers"),
+        (_consenting(to=["acme"] * 101), DeclineReason.INVALID_FIELD, "consent.buyers"),
         ({"canary": 1}, DeclineReason.UNKNOWN_FIELD, None),
         (
             {"consent": {"text": "x", "at": "2026-09-21T15:00:00Z", "canary@mail.example": 1}},

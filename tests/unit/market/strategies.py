@@ -169,6 +169,7 @@ def _lead_types(draw: st.DrawFn, name: str) -> LeadType:
         score=tuple(draw(st.lists(rules, max_size=2))),
         duplicate_within_ms=draw(st.just(0) | durations),
         contact_kept_ms=draw(durations),
+        one_to_one_consent=draw(st.booleans()),
         returns=draw(st.none() | returns),
         plans=tuple(
             Plan(

@@ -360,6 +360,13 @@ WRONG = [
         "15m",
         "with the keys every, for",
     ),
+    (
+        "contact_kept: 180d",
+        "contact_kept: 180d\n    one_to_one_consent: buyers",
+        f"{SOLAR}.one_to_one_consent",
+        "buyers",
+        "expected yes or no",
+    ),
     # sources
     (
         "{lead_types: [solar], ",

@@ -107,6 +107,12 @@ def why_of(each: Order, *plans: Plan, others: tuple[Order, ...] = (RIVAL,), **op
         ),
         (order("oak", exclusive=9900), {"never_to": ("oak",)}, Decisive.EXCLUDED, "never sells to oak"),
         (
+            order("oak", exclusive=9900),
+            {"consented_buyers": ("elm", "rival")},
+            Decisive.NOT_CONSENTED,
+            "the person consented to elm, rival only",
+        ),
+        (
             order("oak", exclusive=9900, open=(OpenHours(days=(6,), from_minute=0, to_minute=60),)),
             {},
             Decisive.HOURS,
@@ -456,6 +462,7 @@ def test_the_reason_told_is_the_one_that_decided(data: st.DataObject) -> None:
         found,
         no_room=tuple(no_room),
         never_to=never_to,
+        consented_buyers=data.draw(st.sampled_from([(), (), ("b1", "b2")])),
         created_at_ms=NOW_MS - data.draw(st.sampled_from([0, 120_000])),
         lead_id=lead_id_of("sunform", data.draw(st.sampled_from(["a", "b", "c"]))),
     )
