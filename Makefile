@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(wildcard services deploy bench chaos tests clients)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check static bench chaos simulate lock clean
+.PHONY: help install demo test check static bench chaos simulate trial lock clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: $(STAMP) ## Kill, stop and cut off everything under load, then audit (ARG
 
 simulate: $(STAMP) ## Run seeds of the simulator: all steps, faults anywhere (ARGS="--seeds 10000", "--seed 17").
 	$(BIN)/python -m tests.simulation $(ARGS)
+
+trial: ## Sell leads on the composed system and audit it (ARGS=cluster: three brokers and a standby, killed under load).
+	deploy/docker/trial.sh $(ARGS)
 
 lock: $(STAMP) ## Remake requirements.lock from pyproject.toml, with hashes and without addresses.
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

@@ -42,7 +42,7 @@ database=$(password | secret postgres.password)
 broker=$(password | secret kafka-broker.password)
 admin=$(password | secret kafka-admin.password)
 
-echo "postgres:5432:*:gavel:$database" | keep pgpass
+echo "*:5432:*:gavel:$database" | keep pgpass
 user_file admin PLAIN "$admin"
 for user in $USERS; do user_file "gavel.$user" SCRAM-SHA-512 "$(password)"; done
 

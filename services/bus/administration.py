@@ -153,7 +153,7 @@ def create_topics(
     Raise `BusFailed` when Kafka doesn't answer or refuses, or a topic has another number of partitions than declared.
     """
     with administrator(connection) as admin:
-        wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
+        wanted = wanted_topics(topics, market, brokers=_brokers(admin))
         found = _found(admin, wanted)
         differing = _compare(wanted, found)
         missing = [topic for topic in wanted if topic.name not in found]
@@ -171,7 +171,7 @@ def create_topics(
 def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders | None) -> ComparedTopics:
     """Compare a market's topics with their declarations, and change nothing; raise `BusFailed`."""
     with administrator(connection) as admin:
-        wanted = wanted_topics(topics, market, brokers=len(admin.describe_cluster()["brokers"]))
+        wanted = wanted_topics(topics, market, brokers=_brokers(admin))
         found = _found(admin, wanted)
     return ComparedTopics(
         wanted=wanted,
@@ -180,6 +180,24 @@ def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders 
             line for topic in wanted if topic.name in found for line in _lines(topic, found[topic.name])
         ),
     )
+
+
+def broker_setting(admin: KafkaAdminClient, name: str) -> str:
+    """Look up how the brokers are configured, at one that is there."""
+    brokers = admin.describe_cluster()["brokers"]
+    broker = next(broker["broker_id"] for broker in brokers if not broker.get("is_fenced"))
+    asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {name: None})
+    answer = admin.describe_configs([asked], config_filter="all")["broker"]
+    return str(answer[str(broker)][name]["value"])
+
+
+def _brokers(admin: KafkaAdminClient) -> int:
+    """Count them, those included that are away, or have not come yet: a topic would have a copy less for good.
+
+    Who is away is still known to the cluster. How many are to come is told by how many copies they make by default.
+    """
+    known = len(admin.describe_cluster()["brokers"])
+    return max(known, int(broker_setting(admin, "default.replication.factor")))
 
 
 def _lines(wanted: WantedTopic, found: FoundTopic) -> list[str]:

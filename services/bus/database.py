@@ -82,6 +82,14 @@ def connect(
 _PASSING = (errors.OperationalError, errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout)
 
 
+_ON_EVERY_DISK = "select pg_logical_emit_message(true, 'gavel', '')"
+"""A commit of nothing. It returns when a synchronous standby has it on its disk, and with it all that came before.
+
+A commit that waited for the standby when the server ended is there when it starts again, though the standby lacks it.
+Whoever read it then and told others of it would be ahead of the standby, if the primary were lost for good.
+"""
+
+
 class Session:
     """One session, opened when there is work and again after it was lost; for one thread."""
 
@@ -115,6 +123,7 @@ class Session:
         if self._connection is None or self._connection.closed:
             self.close()
             connection = self._connect()
+            connection.execute(_ON_EVERY_DISK)
             self._on_opened(connection)
             self._connection = connection
         return self._connection

@@ -95,6 +95,22 @@ class Doors:
         """Count what is not granted."""
         return len(self._missing([_acl(grant) for grant in sorted(grants)]))
 
+    def surplus(self, users: Collection[str], declared: Callable[[Collection[str]], Iterable[Grant]]) -> int:
+        """Count what these users may do besides what is `declared` for the names that they hold anything on."""
+        return len(self._surplus(users, declared))
+
+    def keep_only(
+        self, users: Collection[str], declared: Callable[[Collection[str]], Iterable[Grant]]
+    ) -> int:
+        """Take away the surplus, wait until that is in force, and count it."""
+        surplus = self._surplus(users, declared)
+        if surplus:
+            for _, _, error in self._admin.delete_acls(surplus):
+                if error is not NoError:
+                    raise BusFailed(f"access lists can't be deleted: {error.__name__}")
+            self._wait(lambda: not self._surplus(users, declared))
+        return len(surplus)
+
     def shut_out(self, user: str) -> int:
         """Take away all that a user may do, and count it; each of its requests is refused from then on."""
         principal = _PRINCIPAL + user
@@ -158,6 +174,19 @@ class Doors:
         # One answer with everybody's is faster than one of each.
         held = {*map(_key, self._held(principals.pop() if len(principals) == 1 else None))}
         return [acl for acl in wanted if _key(acl) not in held]
+
+    def _surplus(
+        self, users: Collection[str], declared: Callable[[Collection[str]], Iterable[Grant]]
+    ) -> list[ACL]:
+        """What is denied is not ours: an operator has said so, and nothing here denies."""
+        principals = {_PRINCIPAL + user for user in users}
+        held = [
+            acl
+            for acl in self._held(None)
+            if acl.principal in principals and acl.permission_type is ACLPermissionType.ALLOW
+        ]
+        kept = {_key(_acl(grant)) for grant in declared({acl.resource_pattern.resource_name for acl in held})}
+        return [acl for acl in held if _key(acl) not in kept]
 
     def _held(self, principal: str | None) -> Sequence[ACL]:
         try:

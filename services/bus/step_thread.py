@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 from services.bus.ports import BusFailed
 
@@ -30,10 +31,22 @@ class StepThread:
         """Start the thread with its first call."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="step")
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = Lock()
+        self._queued = 0
+        self._free_since_s = time.monotonic()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue a call. May be called by any thread."""
-        return self._executor.submit(call)
+        with self._lock:
+            self._queued += 1
+        future = self._executor.submit(call)
+        future.add_done_callback(self._note_done)
+        return future
+
+    def free_for_s(self) -> float:
+        """Say for how long there has been no call to make; 0 while there is one."""
+        with self._lock:
+            return 0.0 if self._queued else time.monotonic() - self._free_since_s
 
     def call(
         self,
@@ -74,6 +87,11 @@ class StepThread:
     def end(self) -> None:
         """Take no more calls."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _note_done(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._queued -= 1
+            self._free_since_s = time.monotonic()
 
     def _run_errand(self, within_s: float) -> None:
         try:

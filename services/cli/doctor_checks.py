@@ -191,14 +191,16 @@ def replicas_check(lagging: Sequence[str]) -> Check:
     )
 
 
-def access_check(users: Sequence[str], grants: int) -> Check:
-    """Judge whether Gavel's own users may do what they must."""
+def access_check(users: Sequence[str], grants: int, surplus: int) -> Check:
+    """Judge whether Gavel's own users may do what they must, and nothing else."""
     problems = _problem("users missing", users) + ([f"{grants} permissions missing"] if grants else [])
+    problems += [f"{surplus} permissions that nothing declares"] if surplus else []
     return Check(
         name="access",
         ok=not problems,
         found="; ".join(problems) or "every step has its user and its permissions",
-        advice="Run `gavel setup`, then `gavel market apply` with the market in force.",
+        advice="Run `gavel setup`, then `gavel market apply` with the market in force. What nothing declares goes by "
+        "`gavel setup --take-away`, once every worker is of this release.",
     )
 
 

@@ -7,10 +7,10 @@ from typing import ParamSpec
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import KafkaAdminClient
 
 from services.bus import ports
-from services.bus.administration import WantedTopic, administrator, compare_topics
+from services.bus.administration import WantedTopic, administrator, broker_setting, compare_topics
 from services.bus.kafka import Connection, last_record, topic_id
 from services.bus.ports import BusFailed, PassingFault
 from services.bus.settings import StepSettings
@@ -75,19 +75,12 @@ def _tried(
 
 def _cluster(connection: Connection) -> Iterator[Check]:
     with administrator(connection) as admin:
-        brokers = [broker["broker_id"] for broker in admin.describe_cluster()["brokers"]]
-        yield brokers_check(len(brokers), _auto_create(admin, brokers[0]))
+        brokers = len(admin.describe_cluster()["brokers"])
+        yield brokers_check(brokers, broker_setting(admin, "auto.create.topics.enable"))
         yield clock_check("Kafka's controller", _controllers_clock(admin))
         for answer in admin.describe_log_dirs(topic_partitions={}):
             for disk in answer["log_dirs"]:
                 yield disk_check(f"broker {answer['broker']}", disk["total_bytes"], disk["usable_bytes"])
-
-
-def _auto_create(admin: KafkaAdminClient, broker: int) -> str:
-    name = "auto.create.topics.enable"
-    asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {name: None})
-    answer = admin.describe_configs([asked], config_filter="all")["broker"]
-    return str(answer[str(broker)][name]["value"])
 
 
 def _controllers_clock(admin: KafkaAdminClient) -> Clock:
@@ -123,7 +116,7 @@ def _lagging(connection: Connection, wanted: Iterable[WantedTopic]) -> list[str]
 def _access(found: StepSettings, market: Market | None) -> Iterator[Check]:
     lack = insiders_lack(found, market)
     if lack is not None:
-        yield access_check(lack.users, lack.grants)
+        yield access_check(lack.users, lack.grants, lack.surplus)
 
 
 def _group(connection: Connection, topics: Topics, step: str) -> Iterator[Check]:

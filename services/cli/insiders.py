@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from services.bus.administration import HasOutsiders
@@ -24,6 +25,7 @@ from services.contract.access import (
     inside_grants,
     insider,
     outsider_grants,
+    owner_of,
 )
 from services.contract.topics import Topics
 
@@ -33,10 +35,14 @@ PASSWORD_BYTES = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InsidersMade:
-    """What was missing: the users (that were made), and how many permissions (that were granted)."""
+    """What was missing: the users (that were made), and how many permissions (that were granted).
+
+    `surplus` are the permissions that they have and that no declaration gives (any more).
+    """
 
     users: tuple[str, ...]
     grants: int
+    surplus: int = 0
 
 
 def administration(found: StepSettings) -> Connection:
@@ -58,7 +64,20 @@ def let_insiders_in(found: StepSettings, market: HasOutsiders | None = None) -> 
         grants = doors.let_in(
             [*inside_grants(found.topics), *_on_outsiders(found.topics, market, set(users))]
         )
-    return InsidersMade(users=made, grants=grants)
+        surplus = doors.surplus(users, partial(_declared, found.topics, set(users)))
+    return InsidersMade(users=made, grants=grants, surplus=surplus)
+
+
+def take_surplus_away(found: StepSettings) -> int:
+    """Take from our users what no declaration gives them, and count it; 0 where access is not ours to give.
+
+    Workers of an earlier release may need it: not before they are renewed.
+    """
+    if found.users_folder is None:
+        return 0
+    users = [insider(found.topics, who) for who in INSIDERS]
+    with open_doors(administration(found)) as doors:
+        return doors.keep_only(users, partial(_declared, found.topics, set(users)))
 
 
 def insiders_lack(found: StepSettings, market: HasOutsiders | None = None) -> InsidersMade | None:
@@ -71,7 +90,9 @@ def insiders_lack(found: StepSettings, market: HasOutsiders | None = None) -> In
         grants = doors.lacking(
             [*inside_grants(found.topics), *_on_outsiders(found.topics, market, set(users))]
         )
-    return InsidersMade(users=tuple(user for user in users if user not in there), grants=grants)
+        surplus = doors.surplus(users, partial(_declared, found.topics, set(users)))
+    missing = tuple(user for user in users if user not in there)
+    return InsidersMade(users=missing, grants=grants, surplus=surplus)
 
 
 def forget_users(found: StepSettings, is_meant: Callable[[str], object]) -> None:
@@ -127,6 +148,13 @@ def _make(doors: Doors, administrator: Connection, folder: Path, users: Iterable
 
 def _kept_password(file: Path) -> str:
     return dict(read_properties(file.read_text()))["sasl.password"]
+
+
+def _declared(topics: Topics, users: set[str], names: Collection[str]) -> Iterable[Grant]:
+    """List what declarations give these users on topics and groups of these names, traded by a market or not."""
+    owners = {owner_of(topics, name) for name in names} - {None}
+    of_outsiders = (grant for owner in owners if owner for grant in outsider_grants(topics, owner))
+    return [*inside_grants(topics), *(grant for grant in of_outsiders if grant.user in users)]
 
 
 def _on_outsiders(topics: Topics, market: HasOutsiders | None, users: set[str]) -> Iterable[Grant]:

@@ -17,7 +17,7 @@ from services.bus.database import CONNECT_S, connect
 from services.bus.migrations import migrate
 from services.bus.settings import StepSettings
 from services.cli.asking import partitions_inside
-from services.cli.insiders import InsidersMade, administration, let_insiders_in
+from services.cli.insiders import InsidersMade, administration, let_insiders_in, take_surplus_away
 from services.cli.printing import remark, say, say_json
 from services.cli.surroundings import settings
 from services.router.store import initialise
@@ -36,15 +36,33 @@ class SetUp:
     users: InsidersMade | None
 
 
-def setup(as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False) -> None:
+def setup(
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    take_away: Annotated[
+        bool,
+        typer.Option(
+            "--take-away",
+            help="Take from our users at Kafka what nothing declares any more. Renew all workers first.",
+        ),
+    ] = False,
+) -> None:
     """Bring database and topics to what this release expects; safe to repeat."""
-    done = set_up(settings())
+    found = settings()
+    done = set_up(found)
+    taken = take_surplus_away(found) if take_away else 0
     if as_json:
-        say_json(asdict(done))
+        say_json({**asdict(done), "taken_away": taken})
         return
     say(f"Migrations applied: {', '.join(done.migrations) or 'none, the database was up to date'}.")
     say(f"Topics made: {len(done.topics.created)}; there already: {done.topics.present}.")
     say(_users_line(done.users))
+    if take_away:
+        say(f"Permissions taken away: {taken}.")
+    elif done.users is not None and done.users.surplus:
+        remark(
+            f"warning: our users at Kafka have {done.users.surplus} permissions that nothing declares. Once every "
+            "worker is of this release, `gavel setup --take-away` takes them away"
+        )
     for difference in done.topics.differences:
         remark(f"warning: {difference}")
 

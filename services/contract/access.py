@@ -44,6 +44,14 @@ class Outsider:
         return f"{topics.namespace}{self.family}.{self.id}"
 
 
+def owner_of(topics: Topics, name: str) -> Outsider | None:
+    """Find whose topic this is; None for a topic inside, and for what is no topic of ours."""
+    family, _, rest = name.removeprefix(topics.namespace).partition(".")
+    if not name.startswith(topics.namespace) or family not in tuple(Family) or "." not in rest:
+        return None
+    return Outsider(family=Family(family), id=rest.partition(".")[0])
+
+
 class Operation(StrEnum):
     """What may be granted; to read or to write a topic includes to describe it, and to write idempotently."""
 

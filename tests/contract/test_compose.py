@@ -72,17 +72,17 @@ def test_a_worker_speaks_to_kafka_as_its_own_user_alone(step: str) -> None:
 
 def test_a_step_is_asked_for_its_readiness_where_it_serves_it() -> None:
     for step, each in workers(COMPOSE).items():
-        assert f":{each['environment']['GAVEL_WEB_PORT']}/readyz" in " ".join(each["healthcheck"]["test"]), (
-            step
-        )
+        assert each["healthcheck"]["test"][3:] == [each["environment"]["GAVEL_WEB_PORT"], "/readyz"], step
 
 
 def test_prometheus_asks_every_worker_and_the_auditor() -> None:
-    (listed,) = yaml.safe_load((ROOT / "deploy/docker/targets/compose.yml").read_text())
+    mounted = "./deploy/docker/prometheus.yml:/etc/prometheus/prometheus.yml:ro"
+    assert mounted in COMPOSE["services"]["prometheus"]["volumes"]
+    (job,) = yaml.safe_load((ROOT / "deploy/docker/prometheus.yml").read_text())["scrape_configs"]
+    (asked,) = job["dns_sd_configs"]
     served = {**workers(COMPOSE), "audit": COMPOSE["services"]["audit"]}
-    assert sorted(listed["targets"]) == sorted(
-        f"{name}:{each['environment']['GAVEL_WEB_PORT']}" for name, each in served.items()
-    )
+    assert (sorted(asked["names"]), asked["type"]) == (sorted(served), "A")
+    assert {each["environment"]["GAVEL_WEB_PORT"] for each in served.values()} == {str(asked["port"])}
 
 
 @pytest.mark.parametrize("topic", declarations(), ids=lambda topic: topic.name)

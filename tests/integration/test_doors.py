@@ -40,7 +40,13 @@ from services.bus.settings import StepSettings
 from services.cli import admission
 from services.cli.complaints import Complaint
 from services.cli.doctor_kafka import look_at_kafka
-from services.cli.insiders import InsidersMade, administration, insiders_lack, let_insiders_in
+from services.cli.insiders import (
+    InsidersMade,
+    administration,
+    insiders_lack,
+    let_insiders_in,
+    take_surplus_away,
+)
 from services.contract.access import INSIDERS, Family, Outsider, insider
 from tests.support.kafka_matrix import Reached, asking, produced, reached, readable, writable
 
@@ -411,6 +417,43 @@ def test_what_an_insider_lacks_is_seen_by_the_doctor_and_mended_by_a_setup(gavel
     checks = {check.name: check for check in look_at_kafka(gavel.settings, None, with_log=False)}
     assert checks["access"].ok
     assert checks["brokers"].ok
+
+
+def test_what_no_declaration_gives_an_insider_any_more_is_taken_away_and_nothing_else(gavel: Gavel) -> None:
+    feed = f"User:{insider(gavel.settings.topics, 'feed')}"
+    planted = [
+        _permission(feed, ACLOperation.WRITE, "leads.log"),
+        _permission(feed, ACLOperation.READ, "buyers.acme.leads"),
+        _permission(feed, ACLOperation.READ, "buyers.", ACLResourcePatternType.PREFIXED),
+    ]
+    outsiders_own = _permission(f"User:{NAMESPACE}buyers.acme", ACLOperation.READ, "buyers.acme.extra")
+    nobody_of_ours = _permission("User:mirror", ACLOperation.READ, "leads.log")
+    with administrator(administration(gavel.settings)) as admin:
+        admin.create_acls([*planted, outsiders_own, nobody_of_ours])
+        until(lambda: "leads.log" in gavel.reaches(gavel.as_insider("feed")).written)
+        found = let_insiders_in(gavel.settings)
+        assert found is not None
+        assert found.surplus == len(planted), "a setup tells, and takes nothing away: old workers may need it"
+        (access,) = (
+            check for check in look_at_kafka(gavel.settings, None, with_log=False) if check.name == "access"
+        )
+        assert (access.ok, access.found) == (False, "3 permissions that nothing declares")
+        assert take_surplus_away(gavel.settings) == len(planted)
+        assert gavel.reaches(gavel.as_insider("feed")) == meant_for("feed")
+        assert insiders_lack(gavel.settings, Everyone()) == InsidersMade(users=(), grants=0)
+        assert take_surplus_away(gavel.settings) == 0
+        left = admin.delete_acls([outsiders_own, nobody_of_ours])
+        assert [len(matching) for _, matching, _ in left] == [1, 1]
+
+
+def _permission(
+    principal: str,
+    operation: ACLOperation,
+    name: str,
+    pattern: ACLResourcePatternType = ACLResourcePatternType.LITERAL,
+) -> ACL:
+    resource = ResourcePattern(ResourceType.TOPIC, NAMESPACE + name, pattern)
+    return ACL(principal, "*", operation, ACLPermissionType.ALLOW, resource)
 
 
 def test_a_kafka_without_access_lists_is_its_operators_business(stack: Stack) -> None:

@@ -15,7 +15,7 @@ FOLDER = "${GAVEL_SECRETS:-./.gavel/compose}"
 ENDS = frozenset({"setup", "operator"})
 """Services that end by themselves: nothing asks for their health."""
 
-WRITES_TO_ITS_IMAGE = frozenset({"kafka"})
+WRITES_TO_ITS_IMAGE = frozenset({"kafka", "kafka-2", "kafka-3"})
 _IMAGE = re.compile(r"\$\{[A-Z_]+_IMAGE:-[a-z0-9/-]+:[a-z0-9.-]*[0-9][a-z0-9.-]*\}")
 _SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|JAAS|CREDENTIAL", re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")

@@ -30,6 +30,21 @@ def test_calls_run_in_one_other_thread_in_order(thread: StepThread) -> None:
     assert threading.get_ident() not in threads
 
 
+def test_is_not_free_while_a_call_is_under_way_or_queued(thread: StepThread) -> None:
+    may_end = [threading.Event(), threading.Event()]
+    first, second = (thread.submit(lambda gate=gate: gate.wait(5)) for gate in may_end)  # type: ignore[misc]
+    assert thread.free_for_s() == 0.0
+    may_end[0].set()
+    assert first.result(5)
+    assert thread.free_for_s() == 0.0, "another one is queued"
+    may_end[1].set()
+    assert second.result(5)
+    ends_at_s = time.monotonic() + 5
+    while not thread.free_for_s():
+        assert time.monotonic() < ends_at_s
+    assert thread.free_for_s() < 5
+
+
 def test_raises_what_the_call_raises(thread: StepThread) -> None:
     def fail() -> None:
         raise TimeoutError("of the step's own")

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Starts PostgreSQL as the entry point of postgres:18 does: POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE and
-# POSTGRES_DB make the data in PGDATA, once. It knows no POSTGRES_INITDB_ARGS and no folder of scripts.
+# POSTGRES_DB make the data in PGDATA, once. It knows no POSTGRES_INITDB_ARGS and no folder of scripts. Called
+# docker-ensure-initdb.sh, it makes the data and starts nothing.
 set -o errexit -o nounset
 
 if [[ $(id -u) = 0 ]]; then
@@ -32,6 +33,7 @@ if [[ $1 = postgres ]]; then
   mkdir -p "$PGDATA"
   chmod 700 "$PGDATA"
   [[ -s $PGDATA/PG_VERSION ]] || make_data
+  [[ ${0##*/} != docker-ensure-initdb.sh ]] || exit 0
   set -- "$@" -c listen_addresses='*' -c unix_socket_directories="$PGHOST"
 fi
 exec "$@"
