@@ -17,6 +17,7 @@ _MEASURED_AT_PER_S = 4_000.0
 _DRAINS_WITHIN_S = 1_800.0
 _BACK_WITHIN_S = 180.0
 _MIB = 1024 * 1024
+_WAITS = "the worker waits for a server"
 
 
 def database_away(scene: Scene, size: Size) -> None:
@@ -26,7 +27,7 @@ def database_away(scene: Scene, size: Size) -> None:
         scene.servers.stop("postgres")
         began_s = time.monotonic()
         scene.do(f"the database stopped for {size.database_away_s:.0f} s")
-        scene.await_said("the worker waits for a server", step="intake")
+        scene.await_said(_WAITS, step="intake")
         scene.await_doctor("database", "")
         if size.database_away_s > 90:
             scene.await_said("tries in", step="router", within_s=120)
@@ -61,9 +62,8 @@ def disk_full(scene: Scene, size: Size) -> None:
         scene.see(f"the broker shut itself down after {gone_s:.0f} s")
         scene.await_doctor("Kafka", "does not answer")
         for step in ("intake", "router", "resale", "feed"):
-            lines = scene.lines(step=step, level="error")
-            if lines:
-                scene.quote(str(lines[-1]))
+            for line in scene.lines(step=step, level="error", holding=_WAITS)[-1:]:
+                scene.quote(str(line))
         scene.wait_until(
             "the time is up",
             lambda: time.monotonic() >= began_s + size.disk_full_s,
