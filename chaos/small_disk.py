@@ -54,8 +54,9 @@ def fill(folder: Path) -> int:
 
 
 def make_room(folder: Path) -> None:
-    """Take away what filled it."""
+    """Take away what filled it, and let it grow: whatever comes later is not to meet its end again."""
     (folder / _BALLAST).unlink()
+    _run("mount", "-o", "remount,size=50%", str(folder))
 
 
 def take_away(folder: Path) -> None:
