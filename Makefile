@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(wildcard services deploy bench chaos tests clients)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check static bench chaos simulate trial lock clean
+.PHONY: help install demo test check static bench chaos bad-days simulate trial lock clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(STAMP) ## Measure Gavel beside its controls (ARGS="--quick" for a short
 
 chaos: $(STAMP) ## Kill, stop and cut off everything under load, then audit (ARGS="--leads 5000 --faults 20").
 	$(BIN)/python -m chaos $(ARGS)
+
+bad-days: $(STAMP) ## Play bad days: full disk, database away, wrong clocks (ARGS="--only disk-full").
+	$(BIN)/python -m chaos.bad_days $(ARGS)
 
 simulate: $(STAMP) ## Run seeds of the simulator: all steps, faults anywhere (ARGS="--seeds 10000", "--seed 17").
 	$(BIN)/python -m tests.simulation $(ARGS)

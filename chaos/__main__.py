@@ -42,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CONTROL_SHARE = 10
 _CONTROL_REST_S = 120.0
-_NOT_OURS = ("GAVEL_KAFKA", "GAVEL_DATABASE", "GAVEL_NAMESPACE", "GAVEL_KAFKA_CONFIG", "GAVEL_WEB_PORT",
+NOT_OURS = ("GAVEL_KAFKA", "GAVEL_DATABASE", "GAVEL_NAMESPACE", "GAVEL_KAFKA_CONFIG", "GAVEL_WEB_PORT",
              "GAVEL_VAULT_KEY_FILE", "GAVEL_FINGERPRINT_KEY_FILE")  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def main() -> int:
     """Carry the campaigns out, show, write; return the exit code."""
     arguments = _arguments(sys.argv[1:])
     end_in_order_on(_INTERRUPTS)
-    for name in _NOT_OURS:
+    for name in NOT_OURS:
         os.environ.pop(name, None)  # servers are killed here: never those that somebody else runs
     console = Console(stderr=True)
     outcomes: list[Outcome] = []

@@ -30,6 +30,7 @@ _LOOKS_AT_REST = 3
 _OVERLAPS_AFTER_S = 0.5
 
 Say = Callable[[str], None]
+Trouble = Callable[[Crew, Watch, Load], None]
 
 
 class CampaignError(Exception):
@@ -94,6 +95,9 @@ class Campaign:
     plan: Sequence[Fault]
     terms: Terms
     say: Say
+    trouble: Trouble | None = None
+    """What is done under load instead of a plan's faults."""
+
     over: threading.Event = field(default_factory=threading.Event)
     threads: list[Future[None]] = field(default_factory=list)
 
@@ -127,7 +131,11 @@ class Campaign:
             start_s = time.monotonic()
             self.subject.begin(load, every_s=max(self.terms.seconds / 100, 1.0))
             self._await_all_working(crew, watch)
-            faults = self._strike(crew, watch, load)
+            faults: list[Told] = []
+            if self.trouble is None:
+                faults = self._strike(crew, watch, load)
+            else:
+                self.trouble(crew, watch, load)
             load.may_end.set()
             self._await_load(load)
             loaded_s = time.monotonic() - start_s

@@ -57,20 +57,20 @@ select (select count(*) from intake.leads), (select count(*) from router.closes)
 
 
 class Gavel:
-    """Two workers each of intake, router, resale, billing and feed."""
+    """Workers of intake, router, resale, billing and feed, two each unless told otherwise."""
 
     name = "Gavel"
     steps = ("intake", "router", "resale", "billing", "feed")
     hit = (*steps, "router", "router")
-    workers_a_step = 2
 
-    def __init__(self, site: Site, *, leads: int, judge: str) -> None:
+    def __init__(self, site: Site, *, leads: int, judge: str, workers_a_step: int = 2) -> None:
         """Say where, and which of `judging.JUDGES` will judge; the market's caps are made for so many leads."""
+        self.workers_a_step = workers_a_step
         self._judge = judge
         self._site = site
         self._scale = max(leads / MARKET_IS_FOR_LEADS, 1.0)
         self._settings = StepSettings(kafka=site.kafka, database=site.database, namespace=site.namespace)
-        self._topics = self._settings.topics
+        self._topics = self.topics = self._settings.topics
         self._offsets = Offsets(site.kafka)
         self._created_at_ms = time.time_ns() // 1_000_000
         self._market: Market | None = None

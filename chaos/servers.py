@@ -19,6 +19,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from chaos import small_disk
 from chaos.guard import Guard
 from deploy.local import kafka, postgres, processes, stack
 from deploy.local.folder import Folder, StackError
@@ -76,6 +77,14 @@ class Servers:
         """Stop a server in order: SIGTERM for a broker, PostgreSQL's fast shutdown."""
         processes.stop(self._server(name))
 
+    def runs(self, name: str) -> bool:
+        """Tell whether a server's process is there."""
+        return processes.find(self._server(name)) is not None
+
+    def data_of_broker(self) -> Path:
+        """Name the folder of the first broker's log."""
+        return Folder(self.stack.data_dir).kafka(1) / "data"
+
     def start(self) -> None:
         """Start what is not there; raise `StackError` where it does not come back, or not at its address."""
         found = stack.up(self.stack.data_dir, seconds=_STARTS_WITHIN_S)
@@ -109,6 +118,7 @@ def own_servers(
                 yield Servers(running, guard)
             finally:
                 stack.down(data, progress=progress)
+                small_disk.take_away(Folder(data).kafka(1) / "data")
     finally:
         for log in (data / "logs").glob("*.log*"):
             shutil.copy(log, logs)

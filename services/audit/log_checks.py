@@ -62,7 +62,10 @@ class LogChecks:
         try:
             entry = self._read(value)
         except NotReadable as error:
-            self._stop(record, Rule.LOG_IS_READABLE, f"{error}; nothing after it can be judged")
+            # Were it an entry after all, the chain would lack it: then the next one is told as ahead.
+            self._findings.broken(
+                Rule.LOG_IS_READABLE, f"{error}: it is no entry of the chain", _where(record)
+            )
             return None
         seq = entry[0]
         _, last_seq, last_hash = self._positions.get(partition, _START)
@@ -194,8 +197,11 @@ class LogChecks:
 
     def _stop(self, record: Record, rule: Rule, what: str) -> None:
         self.unreadable.add(record.partition)
-        where = Where(record.topic, f"{record.partition} (offset {record.offset})")
-        self._findings.broken(rule, what, where)
+        self._findings.broken(rule, what, _where(record))
+
+
+def _where(record: Record) -> Where:
+    return Where(record.topic, f"{record.partition} (offset {record.offset})")
 
 
 def _number_end(value: bytes, at: int) -> int:

@@ -12,6 +12,7 @@ from services.bus.hosting import GavelApp, Membership, Subscription, build_app
 from services.bus.liveness import monotonic_s
 from services.bus.log_reader import LogReader
 from services.contract.codec import codec
+from services.contract.topics import partitions_declared
 
 STEP = "billing"
 GATHERS_MS = 200
@@ -29,6 +30,9 @@ def build(settings: BillingSettings, *, open_ledger: Callable[[], WeighableLedge
         return LogReader(fold, codec(), topic=topic, monotonic_s=monotonic_s, registry=registry)
 
     subscription = Subscription(
-        group=settings.topics.group(STEP), topics=lambda: [topic], gathers_ms=GATHERS_MS
+        group=settings.topics.group(STEP),
+        topics=lambda: [topic],
+        partitions=partitions_declared("leads.log"),
+        gathers_ms=GATHERS_MS,
     )
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

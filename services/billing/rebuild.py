@@ -131,7 +131,9 @@ class Rebuild:
         self._topic = topic
         # Entries ahead are no matter of waiting here: the log is what it is, and time need not pass.
         ledger = PostgresLedger(lambda: connection, schema=schema)
-        self._reader = LogReader(Billing(ledger, codec), codec, topic=topic, monotonic_s=lambda: 0.0)
+        self._reader = LogReader(
+            Billing(ledger, codec), codec, topic=topic, monotonic_s=lambda: 0.0, follows_another=True
+        )
         self._reached: dict[int, Position] = {}
         self._entries = 0
 

@@ -129,14 +129,18 @@ def _wanted(declaration: TopicDeclaration, name: str, topics: Topics, brokers: i
 
 
 def differences(wanted: WantedTopic, found: FoundTopic) -> tuple[Difference, ...]:
-    """Compare a topic with its declaration; raise `BusFailed` where it can't be used as it is."""
-    if found.partitions != wanted.partitions:
+    """Compare a topic with its declaration; raise `BusFailed` where it can't be used as it is.
+
+    Partitions that were added can't be taken away again, and nobody of ours writes to them or reads them.
+    """
+    if found.partitions < wanted.partitions:
         raise BusFailed(
             f"{wanted.name} has {found.partitions} partitions, and {wanted.partitions} are declared. The count is "
             "fixed for good, because a record's partition is computed from it: use another cluster or namespace or, if "
             "the topic never held a record, delete it and create the topics again"
         )
-    pairs = [("replication", str(found.replicas), str(wanted.replicas))]
+    pairs = [("partitions", str(found.partitions), str(wanted.partitions))]
+    pairs += [("replication", str(found.replicas), str(wanted.replicas))]
     pairs += [(name, found.config.get(name, "unknown"), value) for name, value in wanted.config]
     return tuple(
         Difference(topic=wanted.name, setting=setting, found=is_now, wanted=should_be)
@@ -150,7 +154,7 @@ def create_topics(
 ) -> CreatedTopics:
     """Create what is missing of a market's topics and compare what is there; again and again with one effect.
 
-    Raise `BusFailed` when Kafka doesn't answer or refuses, or a topic has another number of partitions than declared.
+    Raise `BusFailed` when Kafka doesn't answer or refuses, or a topic has fewer partitions than declared.
     """
     with administrator(connection) as admin:
         wanted = wanted_topics(topics, market, brokers=_brokers(admin))

@@ -1,8 +1,8 @@
 """What could not be processed: how a record becomes a dead letter, how letters are read, and how they go back.
 
-A letter has its record's key and identical bytes, its headers, and what went wrong in headers of ours. The topic
-remembers by itself what went back: a marker stands behind a letter that was redriven. Apart from `KafkaLetters` this
-module does no IO; nothing here quotes a record.
+A letter has its record's key and identical bytes, its headers, and what went wrong in headers of ours. Of a record that
+is too large for that it has our headers alone. The topic remembers by itself what went back: a marker stands behind a
+letter that was redriven. Apart from `KafkaLetters` this module does no IO; nothing here quotes a record.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from services.contract.topics import Topics
 MESSAGE_MAX = 300
 """So many characters of a message are kept."""
 
+LETTER_BYTES_MAX = 900_000
+"""A record with more, key, value and headers together, is not copied: brokers take about a megabyte by default."""
+
 REDRIVEN_AT_ONCE = 100
 """So many letters go back before their markers are written: as many may go back twice after a crash in between."""
 
 _SUFFIX = ".dlq"
 _ERRORS = "dlq.errors."
+_LEFT_OUT = _ERRORS + "left.out.bytes"
 _REDRIVE_ATTEMPTS = "dlq.redrive.attempts"
 _REDRIVE_ORIGIN = "dlq.redrive.origin"
 _REDRIVEN_OFFSET = "dlq.redriven.offset"
@@ -57,6 +61,8 @@ class DeadLetter:
     attempts: int
     at: str
     redriven: bool
+    left_out_bytes: int = 0
+    """So many bytes the record has that the letter has not: it can be read, and sent again, only from its own topic."""
 
     @property
     def original_headers(self) -> tuple[tuple[str, bytes], ...]:
@@ -99,10 +105,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redriven:
-    """What a redrive did, or would do: letters sent back, and those left because they went back before."""
+    """What a redrive did, or would do: letters sent back, and those left as they went back before or have no bytes."""
 
     sent: tuple[DeadLetter, ...]
     sent_before: tuple[DeadLetter, ...]
+    left_out: tuple[DeadLetter, ...]
     more: bool
 
 
@@ -123,10 +130,17 @@ def attempts_of(record: Record) -> int:
     return _number(dict(record.headers).get(_REDRIVE_ATTEMPTS, b"")) + 1
 
 
+def bytes_of(record: Record) -> int:
+    """Count a record's bytes as a broker does, but for the frame."""
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
 def dead_letter(
     record: Record,
     *,
     topic: str,
+    partitions: int,
     stage: str,
     error_class: str,
     message: str,
@@ -135,8 +149,9 @@ def dead_letter(
 ) -> Message:
     """Make the letter that goes to `topic`: same key, partition and bytes, the record's headers, and ours.
 
-    `message` is the caller's own words and quotes nothing of the record. A record without a value, which a message
-    can't be, becomes an empty one.
+    `topic` has so many `partitions`: where the record's has been given more, a letter goes to one of them. Of a
+    record that is too large, key, bytes and headers are left out. `message` is the caller's own words, and quotes
+    nothing of the record. A record without a value, which a message can't be, becomes an empty one.
     """
     words = {
         "topic": record.topic,
@@ -149,8 +164,11 @@ def dead_letter(
         "at": iso_time(at_ms),
     }
     ours = tuple((_ERRORS + name, value.encode()) for name, value in words.items())
+    at = record.partition % partitions
+    if (size := bytes_of(record)) > LETTER_BYTES_MAX:
+        return Message(topic, at, None, b"", (*ours, (_LEFT_OUT, str(size).encode())))
     theirs = tuple(header for header in record.headers if not header[0].startswith(_OURS))
-    return Message(topic, record.partition, record.key, record.value or b"", (*theirs, *ours))
+    return Message(topic, at, record.key, record.value or b"", (*theirs, *ours))
 
 
 def letters_in(records: Iterable[Record]) -> list[DeadLetter]:
@@ -206,19 +224,22 @@ def redrive(
 ) -> Redriven:
     """Send the chosen letters back to the topic that they came from, the first `limit` of them.
 
-    A letter that went back before is left where it is, unless `again`. Raises what `producer` raises; what was sent
-    by then is marked, but for the last `REDRIVEN_AT_ONCE`, which intake takes for the same leads when they come twice.
+    A letter that went back before is left where it is, unless `again`; one without its bytes always is. Raises what
+    `producer` raises; what was sent by then is marked, but for the last `REDRIVEN_AT_ONCE`, which intake takes for the
+    same leads when they come twice.
     """
     chosen = [letter for letter in letters_in(letters.read(topic)) if choice.takes(letter)]
-    before = tuple(letter for letter in chosen if letter.redriven and not again)
-    due = [letter for letter in chosen if again or not letter.redriven]
+    left_out = tuple(letter for letter in chosen if letter.left_out_bytes)
+    whole = [letter for letter in chosen if not letter.left_out_bytes]
+    before = tuple(letter for letter in whole if letter.redriven and not again)
+    due = [letter for letter in whole if again or not letter.redriven]
     sent = due[:limit]
     if not dry_run:
         for start in range(0, len(sent), REDRIVEN_AT_ONCE):
             part = list(_with_values(letters, topic, sent[start : start + REDRIVEN_AT_ONCE]))
             producer.publish([_sent_back(letter) for letter in part], timeout_s=_REDRIVE_WITHIN_S)
             producer.publish([_marker(letter, at_ms) for letter in part], timeout_s=_REDRIVE_WITHIN_S)
-    return Redriven(sent=tuple(sent), sent_before=before, more=len(due) > limit)
+    return Redriven(sent=tuple(sent), sent_before=before, left_out=left_out, more=len(due) > limit)
 
 
 def _with_values(letters: Letters, topic: str, chosen: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
@@ -263,6 +284,7 @@ def _letter(record: Record, redriven: Container[tuple[int, int]]) -> DeadLetter 
         attempts=_number(headers.get(_ERRORS + "attempts", b"")),
         at=_word(headers, "at"),
         redriven=(record.partition, record.offset) in redriven,
+        left_out_bytes=_number(headers.get(_LEFT_OUT, b"")),
     )
 
 

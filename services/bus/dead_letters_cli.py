@@ -132,6 +132,7 @@ def redrive_command(
                 "dry_run": dry_run,
                 "sent": [_place(letter) for letter in done.sent],
                 "sent_before": [_place(letter) for letter in done.sent_before],
+                "left_out": [_place(letter) for letter in done.left_out],
                 "more": done.more,
             }
         )
@@ -141,6 +142,8 @@ def redrive_command(
     )
     if done.sent_before:
         typer.echo(f"{len(done.sent_before)} went back before and were left; --again sends them once more")
+    if done.left_out:
+        typer.echo(f"{len(done.left_out)} were too large to be put aside: they are in their own topic alone")
     if done.more:
         typer.echo(f"more than {limit} were chosen: redrive again for the rest")
 
@@ -171,6 +174,7 @@ def _facts(letter: DeadLetter, *, reveal: bool) -> dict[str, Any]:
         "message": letter.message,
         "attempts": letter.attempts,
         "redriven": letter.redriven,
+        "left_out_bytes": letter.left_out_bytes,
     }
     return facts | (_contents(letter) if reveal else {})
 

@@ -44,6 +44,10 @@ class Overtaken(Exception):
         super().__init__(f"another owner has moved on partitions {sorted(self.partitions)}")
 
 
+class Unreadable(Stopped):
+    """A record that is no entry stands in the log; all before it is folded, so that the position stands at it."""
+
+
 class LogFold(Protocol):
     """What a step makes of the log."""
 
@@ -74,8 +78,14 @@ class LogReader:
         topic: str,
         monotonic_s: Callable[[], float],
         registry: CollectorRegistry | None = None,
+        follows_another: bool = False,
     ) -> None:
-        """Read `topic` for `fold`."""
+        """Read `topic` for `fold`.
+
+        `follows_another`: only as far as another reader has come. What is no entry there is passed over as that one did
+        by an operator's word; the chain tells if it was an entry after all.
+        """
+        self._follows_another = follows_another
         self._fold = fold
         self._codec = codec
         self._topic = topic
@@ -101,16 +111,31 @@ class LogReader:
             self._ahead_since_s.pop(where.partition, None)
 
     def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
-        """Take what is next, drop what is not, and fold."""
+        """Take what is next, drop what is not, and fold; raise `Unreadable` once all before such a record is folded."""
         taken: list[TakenEntry] = []
         after = dict(self._positions)
+        try:
+            self._take(records, taken, after)
+        except Unreadable:
+            if taken:
+                self._apply(taken, after)
+            raise
+        again = self._apply(taken, after) if taken else ()
+        return again or self.idle()
+
+    def _take(self, records: Sequence[Record], taken: list[TakenEntry], after: dict[int, Position]) -> None:
         for record in records:
             partition = record.partition
             position = after.get(partition)
             if position is None:
                 continue
             value = record.value
-            entry = self._decoded(record)
+            try:
+                entry = self._decoded(record)
+            except Unreadable:
+                if self._follows_another:
+                    continue
+                raise
             assert value is not None
             reading = take(
                 position, seq=entry.seq, prev_hash=entry.prev_hash, value=value, offset=record.offset
@@ -122,8 +147,6 @@ class LogReader:
                     self._ahead_since_s.pop(partition, None)
             else:
                 self._drop(record, entry, reading)
-        again = self._apply(taken, after) if taken else ()
-        return again or self.idle()
 
     def idle(self) -> Collection[TopicPartition]:
         """Let the fold do what is due, and stop where an entry has been missing for long."""
@@ -137,9 +160,11 @@ class LogReader:
         try:
             return self._codec.decode_entry(record.value)
         except NotReadable as error:
-            raise Stopped(
+            raise Unreadable(
                 f"{self._topic} partition {record.partition}, offset {record.offset}: {error}. "
-                "No reader may skip an entry: find out who wrote this"
+                "No reader may skip an entry. If a newer release wrote it, start that one; if nobody of ours did, find "
+                "out who may write there, then go on behind it: "
+                f"gavel log skip {self._topic} {record.partition} {record.offset}"
             ) from error
 
     def _apply(

@@ -38,6 +38,8 @@ class Subscription:
 
     `topics` is asked again and again, in the step's thread, because the answer may change with the market. Of each
     partition of them that the group gives us, the same partition of every partner topic is read as well.
+    `partitions`: so many each of these topics must have, as a record's partition is computed from that (None: as many
+    as there are). With fewer a worker does not start; what was added is told and left unread.
     `step_commits`: the step keeps its positions in Kafka and commits them itself; otherwise they are in its database
     and the group's offsets only tell people how far it is.
     `gathers_ms`: so long records may gather at the broker before they are handed out (0: not at all), which spares
@@ -47,6 +49,7 @@ class Subscription:
     group: str
     topics: Callable[[], Collection[str]]
     partners: tuple[str, ...] = ()
+    partitions: int | None = None
     step_commits: bool = False
     gathers_ms: int = 0
 
@@ -97,6 +100,9 @@ class Place:
         """Subscribe for the first time; raise `BusFailed` where topics are missing, those of `needs` included."""
         topics = self._call_step(self._subscription.topics)
         self._await_topics(topics, {*needs, *self._subscription.partners})
+        if self._subscription.partitions is not None:
+            for topic in sorted({*topics, *self._subscription.partners}):
+                self._require_partitions(topic, self._subscription.partitions)
         self._subscribe(topics)
 
     def ask_soon(self) -> None:
@@ -185,15 +191,49 @@ class Place:
             self._leaving.wait(0.2)
 
     def _exists(self, topic: str) -> bool:
+        return self._partitions_of(topic) > 0
+
+    def _partitions_of(self, topic: str) -> int:
+        """Count a topic's partitions, 0 where it is missing or nobody answers."""
         try:
             found = self._consumer.list_topics(topic, timeout=2.0).topics.get(topic)
         except KafkaException as error:
             self._warnings.warn("metadata", "Kafka does not answer", error=str(error))
-            return False
-        return found is not None and found.error is None and bool(found.partitions)
+            return 0
+        return len(found.partitions) if found is not None and found.error is None else 0
+
+    def _require_partitions(self, topic: str, declared: int) -> None:
+        """See at the start that a topic is as declared: records would be looked for where they are not."""
+        found = self._partitions_of(topic)
+        if 0 < found < declared:
+            raise BusFailed(
+                f"{topic} has {found} partitions, and {declared} are declared: records could not be written where they "
+                "belong. Was it made by hand? Add the missing ones with Kafka's own tools, then start the worker again"
+            )
+        if found > declared:
+            self._tell_surplus(topic, declared, range(declared, found))
+
+    def _tell_surplus(self, topic: str, declared: int, surplus: Collection[int]) -> None:
+        self._log.error(
+            "a topic has more partitions than are declared: they are left unread",
+            topic=topic,
+            declared=declared,
+            partitions=sorted(surplus),
+            to_do="find out who added them, and write nothing there: Kafka can't take them away again",
+        )
+
+    def _wanted(self, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
+        """Leave out partitions that were added to topics whose number is fixed."""
+        declared = self._subscription.partitions
+        if declared is None:
+            return list(partitions)
+        surplus = [where for where in partitions if where.partition >= declared]
+        for topic in sorted({where.topic for where in surplus}):
+            self._tell_surplus(topic, declared, {at.partition for at in surplus if at.topic == topic})
+        return [where for where in partitions if where.partition < declared]
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-        assigned = [TopicPartition(at.topic, at.partition) for at in partitions]
+        assigned = self._wanted([TopicPartition(at.topic, at.partition) for at in partitions])
         self._metrics.rebalances.inc(len(assigned))
         self._owned.update(assigned)
         if assigned:
@@ -211,7 +251,9 @@ class Place:
 
     def _give_up(self, partitions: list[KafkaTopicPartition], *, lost: bool) -> None:
         """Void what was read, wait for the batch in progress, let the step forget, and only then let go."""
-        revoked = [TopicPartition(at.topic, at.partition) for at in partitions]
+        revoked = [
+            where for at in partitions if (where := TopicPartition(at.topic, at.partition)) in self._owned
+        ]
         everything = self.with_partners(revoked)
         self._log.info("lost" if lost else "revoked", partitions=_named(revoked))
         self._metrics.rebalances.inc(len(revoked))

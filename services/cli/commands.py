@@ -102,7 +102,7 @@ COMMANDS: tuple[Command, ...] = (
         name="log",
         module="services.cli.log_commands",
         attribute="app",
-        help="The log of all decisions: verify it, publish entries again.",
+        help="The log of all decisions: verify it, publish entries again, skip what nobody can read.",
     ),
     Command(
         name="billing",

@@ -1,43 +1,27 @@
-"""`gavel log`: verify the log as every reader takes it, and publish committed entries again.
-
-The router is the log's only writer; publishing again (protocol.md, rule 20) sends nothing but bytes that it committed
-and has published before, so that a reader drops what it has and finds what it missed.
-"""
+"""`gavel log`: verify the log as every reader takes it, publish committed entries again, skip what nobody can read."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Annotated, Any
 
-import psycopg
 import typer
 
-from services.bus.kafka import LogProducer
-from services.bus.ports import Message
 from services.bus.settings import StepSettings
 from services.cli.complaints import WENT_WRONG, Complaint
-from services.cli.log_reading import ROWS_AT_ONCE, Break, LogTable, LogTopic, Reader, Value
+from services.cli.log_publishing import Head, heads_of, messages_of, publish
+from services.cli.log_reading import Break, LogTable, LogTopic, Reader
+from services.cli.log_skipping import skip
 from services.cli.printing import onlookers, remark, say, say_json, say_table
 from services.cli.surroundings import connect_as_auditor, settings
 from services.contract.codec import codec
-from services.contract.entries import Entry, Position, hash_of
 
 app = typer.Typer(help="The log of all decisions.", no_args_is_help=True)
+app.command()(skip)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-PUBLISH_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What the database says of a partition."""
-
-    seq: int
-    hash: bytes
-    published_seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +75,11 @@ def republish(
     found = settings()
     topic = found.topics.log
     with connect_as_auditor(found.database) as connection:
-        head = _heads(connection).get(partition)
+        head = heads_of(connection).get(partition)
         _require_range(head, partition, from_seq)
         assert head is not None
-        messages = _messages(LogTable(connection), topic, partition, from_seq, head.published_seq)
-        count = sum(1 for _ in messages) if dry_run else _publish(found, messages)
+        messages = messages_of(LogTable(connection), topic, partition, from_seq, head.published_seq)
+        count = sum(1 for _ in messages) if dry_run else publish(found, messages)
     answer = {
         "topic": topic,
         "partition": partition,
@@ -114,7 +98,7 @@ def republish(
 def verify_log(found: StepSettings) -> Verified:
     """Read every partition, and compare it with the head that the database had before."""
     with connect_as_auditor(found.database) as connection:
-        heads = _heads(connection)
+        heads = heads_of(connection)
     with LogTopic(found.connection(), found.topics.log) as topic:
         count = topic.partitions()
         if not count:
@@ -139,39 +123,6 @@ def difference_from(head: Head | None, reader: Reader) -> str | None:
     return None
 
 
-def chained(values: Iterator[Value], from_seq: int) -> Iterator[tuple[Entry, bytes]]:
-    """Let a table's entries through as long as each follows its predecessor; raise `Complaint` where one does not."""
-    position: Position | None = None
-    for offset, value in values:
-        entry = codec().decode_entry(value)
-        expected = from_seq if position is None else position.seq + 1
-        if entry.seq != expected or (position is not None and entry.prev_hash != position.hash):
-            raise Complaint(
-                f"router.log has no entry {expected} that follows its predecessor: nothing from there on is published.",
-                "Rows are dropped a week after they were published; then the topic is the only copy.",
-            )
-        position = Position(offset=offset, seq=entry.seq, hash=hash_of(value))
-        yield entry, value
-
-
-def _messages(table: LogTable, topic: str, partition: int, from_seq: int, to_seq: int) -> Iterator[Message]:
-    values = (item for item in table.read(partition, from_seq=from_seq))
-    for entry, value in chained(values, from_seq):
-        if entry.seq > to_seq:
-            return
-        yield Message(topic, partition, entry.lead_id.encode(), value)
-
-
-def _publish(found: StepSettings, messages: Iterator[Message]) -> int:
-    # Nobody else may write the log.
-    producer = LogProducer(found.as_insider("router").connection(), client_id="gavel-republish")
-    count = 0
-    while batch := list(islice(messages, ROWS_AT_ONCE)):
-        producer.publish(batch, timeout_s=PUBLISH_S)
-        count += len(batch)
-    return count
-
-
 def _require_range(head: Head | None, partition: int, from_seq: int) -> None:
     if head is None:
         raise Complaint(f"The database has no partition {partition}.", "`gavel log verify` lists them.")
@@ -180,14 +131,6 @@ def _require_range(head: Head | None, partition: int, from_seq: int) -> None:
             f"Partition {partition} is published up to entry {head.published_seq}; entry {from_seq} is not.",
             "What is committed and not published yet, the router publishes by itself.",
         )
-
-
-def _heads(connection: psycopg.Connection) -> Mapping[int, Head]:
-    rows = connection.execute("select partition, seq, hash, published_seq from router.heads")
-    return {
-        partition: Head(seq=seq, hash=bytes(digest), published_seq=published_seq)
-        for partition, seq, digest, published_seq in rows
-    }
 
 
 def _read(topic: LogTopic, partition: int) -> Reader:

@@ -122,3 +122,9 @@ def declarations() -> tuple[TopicDeclaration, ...]:
         )
         for row in sorted(rows, key=lambda row: str(row["name"]))
     )
+
+
+@lru_cache(maxsize=64)
+def partitions_declared(name: str) -> int:
+    """Give the partition count of a topic by its declared name; raise `StopIteration` for no such topic."""
+    return next(declared.partitions for declared in declarations() if declared.name == name)

@@ -10,6 +10,7 @@ from services.bus.log_reader import LogReader
 from services.bus.ports import Producer
 from services.bus.settings import StepSettings
 from services.contract.codec import codec
+from services.contract.topics import partitions_declared
 from services.feed.publishing import EventFeed
 from services.feed.store import FeedPositions
 
@@ -32,5 +33,10 @@ def build(
             feed, codec(), topic=topics.log, monotonic_s=monotonic_s, registry=membership.registry
         )
 
-    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)
+    subscription = Subscription(
+        group=topics.group(STEP),
+        topics=lambda: [topics.log],
+        partitions=partitions_declared("leads.log"),
+        gathers_ms=GATHERS_MS,
+    )
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

@@ -12,7 +12,7 @@ from services.bus.dead_letters import attempts_of, dead_letter
 from services.bus.ports import Message, TopicPartition
 from services.contract.codec import Codec
 from services.contract.ids import partition_of
-from services.contract.topics import Topics
+from services.contract.topics import Topics, partitions_declared
 from services.intake.answers import Answered
 from services.intake.domain import Accepted, Replayed, Verdict
 from services.intake.reading import Dead, Submitted
@@ -80,6 +80,7 @@ def dead_letters(dead: Iterable[Dead], topics: Topics, at_ms: int) -> list[Lette
             dead_letter(
                 record,
                 topic=topics.dead_letters(record.topic),
+                partitions=_letters_partitions(topics, record.topic),
                 stage=STAGE,
                 error_class="Undecodable",
                 message=reason,
@@ -90,6 +91,13 @@ def dead_letters(dead: Iterable[Dead], topics: Topics, at_ms: int) -> list[Lette
         )
         for record, reason in dead
     ]
+
+
+def _letters_partitions(topics: Topics, topic: str) -> int:
+    """Give the partition count that a topic's dead letters are declared with, whatever the topic itself has by now."""
+    owner = topics.owner_of(topic)
+    assert owner is not None, f"{topic} is no outsider's"
+    return partitions_declared(f"{owner[0]}.<id>.{owner[2]}")
 
 
 def _inside(topic: str, lead_id: str, record: bytes, partitions: int) -> Message:

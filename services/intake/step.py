@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from services.bus.dead_letters import LETTER_BYTES_MAX, bytes_of
 from services.bus.ports import PassingFault, Producer, Record, TopicPartition
 from services.contract.topics import Topics
 from services.intake import outgoing
@@ -134,6 +135,7 @@ class Intake:
         to = self._outlets
         letters = outgoing.receipts(decided, to.topics)
         letters += outgoing.dead_letters(found.dead, to.topics, self._clocks.now_ms())
+        _name_the_large(found)
         if not letters:
             return set()
         unheard = set()
@@ -213,6 +215,20 @@ class Intake:
         self._metrics.again.inc(len(decided) - accepted - declined.total())
         for reason, times in declined.items():
             self._metrics.declined.labels(reason).inc(times)
+
+
+def _name_the_large(found: Sorted) -> None:
+    """Say of which records the letter has not the bytes: until their topic forgets them, they are only there."""
+    for record, _ in found.dead:
+        if (size := bytes_of(record)) > LETTER_BYTES_MAX:
+            _log.error(
+                "too large to be put aside",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                bytes=size,
+                to_do="lower the topic's max.message.bytes, and tell its owner",
+            )
 
 
 def _over(ends_at_s: dict[str, float], now_s: float) -> set[str]:

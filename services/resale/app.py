@@ -10,6 +10,7 @@ from services.bus.liveness import monotonic_s
 from services.bus.ports import Producer
 from services.bus.settings import StepSettings
 from services.contract.codec import codec
+from services.contract.topics import partitions_declared
 from services.resale.store import WindowStore
 from services.resale.timer import ResaleTimer
 
@@ -34,5 +35,10 @@ def build(
             registry=membership.registry,
         )
 
-    subscription = Subscription(group=topics.group(STEP), topics=lambda: [topics.log], gathers_ms=GATHERS_MS)
+    subscription = Subscription(
+        group=topics.group(STEP),
+        topics=lambda: [topics.log],
+        partitions=partitions_declared("leads.log"),
+        gathers_ms=GATHERS_MS,
+    )
     return build_app(settings, step=STEP, factory=make_step, subscription=subscription)

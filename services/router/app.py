@@ -11,7 +11,7 @@ from services.bus.liveness import monotonic_s
 from services.bus.ports import Stopped, TopicPartition
 from services.bus.settings import StepSettings
 from services.contract.codec import codec
-from services.contract.topics import Topics, declarations
+from services.contract.topics import Topics, partitions_declared
 from services.market import store as market_store
 from services.router.database import Database
 from services.router.markets import IndexedMarkets
@@ -36,6 +36,7 @@ def build_router_app(settings: StepSettings, vault: Vault) -> GavelApp:
             group=topics.group("router"),
             topics=lambda: [topics.qualified],
             partners=(topics.commands, topics.timers),
+            partitions=partitions_declared("leads.qualified"),
         ),
     )
 
@@ -70,7 +71,7 @@ def build_router(settings: StepSettings, vault: Vault, membership: Membership) -
         topics=settings.topics,
         log_tail=KafkaLogTail(connection, settings.topics),
         monotonic_s=monotonic_s,
-        partitions=_partitions_inside(),
+        partitions=partitions_declared("leads.qualified"),
         metrics=RouterMetrics(membership.registry),
     )
 
@@ -115,12 +116,6 @@ class KafkaLogTail:
         """See `LogTail`."""
         record = last_record(self._connection, TopicPartition(self._topic, partition))
         return None if record is None else record.value
-
-
-def _partitions_inside() -> int:
-    """Read how many partitions the router's topics have, fixed for good."""
-    name = Topics().qualified
-    return next(topic.partitions for topic in declarations() if topic.name == name)
 
 
 def _is_known(database: Database, markets: IndexedMarkets, kind: str, id: str) -> bool:

@@ -56,20 +56,41 @@ class Started:
     next_timer: int
 
 
-def batches_of(records: Iterable[Record], codec: Codec, topics: Topics) -> dict[int, PartitionBatch]:
-    """Decode records and sort them by partition; raise `Stopped` at one that cannot be read."""
+@dataclass(slots=True)
+class Polled:
+    """What was polled, by partition. `unreadable` says of which record nothing behind it was taken, if of any."""
+
+    batches: dict[int, PartitionBatch] = field(default_factory=dict)
+    unreadable: Stopped | None = None
+
+
+def batches_of(records: Iterable[Record], codec: Codec, topics: Topics) -> Polled:
+    """Decode records and sort them by partition, and of each partition of a topic only what can be read in a row.
+
+    So everything before a record that stops the worker is decided, and the position stands at that record.
+    """
     kinds = {
         topics.qualified: CauseKind.QUALIFIED,
         topics.commands: CauseKind.COMMAND,
         topics.timers: CauseKind.TIMER,
     }
-    batches: dict[int, PartitionBatch] = {}
+    polled = Polled()
+    batches = polled.batches
+    ended: set[tuple[str, int]] = set()
     for record in records:
+        if ended and (record.topic, record.partition) in ended:
+            continue
+        kind = kinds[record.topic]
+        try:
+            subject = _decoded(record, kind, codec)
+        except Stopped as unreadable:
+            ended.add((record.topic, record.partition))
+            polled.unreadable = polled.unreadable or unreadable
+            continue
         batch = batches.get(record.partition)
         if batch is None:
             batch = batches[record.partition] = PartitionBatch()
-        kind = kinds[record.topic]
-        caused = Caused(Cause(kind=kind, offset=record.offset), _decoded(record, kind, codec))
+        caused = Caused(Cause(kind=kind, offset=record.offset), subject)
         (
             batch.qualified
             if kind is CauseKind.QUALIFIED
@@ -77,7 +98,7 @@ def batches_of(records: Iterable[Record], codec: Codec, topics: Topics) -> dict[
             if kind is CauseKind.COMMAND
             else batch.timers
         ).append(caused)
-    return batches
+    return polled
 
 
 def start(batch: PartitionBatch, head: Head) -> Started | None:
@@ -124,5 +145,7 @@ def _decoded(record: Record, kind: CauseKind, codec: Codec) -> Input:
 def _complaint(record: Record, what: str) -> str:
     return (
         f"{record.topic} partition {record.partition}, offset {record.offset}: {what}. "
-        "A topic of ours holds what we cannot read: nothing is skipped, an operator must look."
+        "A topic of ours holds what we cannot read, and no step skips it. If a newer release wrote it, start that one; "
+        "if nobody of ours did, find out who may write there, then go on behind it: "
+        f"gavel log skip {record.topic} {record.partition} {record.offset}"
     )

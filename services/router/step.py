@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from services.bus.ports import PassingFault, Record, Stopped, TopicPartition
-from services.contract.codec import Codec
+from services.contract.codec import Codec, NotReadable
 from services.contract.entries import hash_of
 from services.contract.events import LeadErased
 from services.contract.inputs import CloseAuction, MoveMoney
@@ -205,8 +205,9 @@ class Router:
                 self._auctions.drop(where.partition)
 
     def handle(self, records: Sequence[Record]) -> Collection[TopicPartition]:
-        """Decide, commit and publish a batch."""
-        batches = batches_of(records, self._codec, self._topics)
+        """Decide, commit and publish a batch; then raise `Stopped` where some of it cannot be read."""
+        polled = batches_of(records, self._codec, self._topics)
+        batches = polled.batches
         again = self._catch_up()
         ready = {
             partition: batch
@@ -216,7 +217,11 @@ class Router:
         again |= (batches.keys() & self._owned.keys()) - ready.keys()
         again |= self._turn(self._with_own(ready))
         self._drop_what_is_old()
-        return self._subscribed(again | self._retry_undelivered())
+        again |= self._retry_undelivered()
+        if polled.unreadable is not None:
+            self._finish_publishing()
+            raise polled.unreadable
+        return self._subscribed(again)
 
     def idle(self) -> Collection[TopicPartition]:
         """Publish what is behind, decide the router's own findings, move the marks that no commit has taken along."""
@@ -324,7 +329,7 @@ class Router:
         """The log, whose last record's value this is, must not know more than the database, nor other (rule 22)."""
         if value is None:
             return
-        seq = self._codec.decode_entry(value).seq
+        seq = self._last_seq(head.partition, value)
         known: bytes | None = head.hash
         if seq < head.seq:
             rows = self._store.entries(head.partition, after_seq=seq - 1, limit=1)
@@ -335,6 +340,17 @@ class Router:
                 f"{'does not have' if seq > head.seq else 'has otherwise'} (its last is {head.seq}): the database was "
                 "restored or the topic was written by others. An operator must decide which is right."
             )
+
+    def _last_seq(self, partition: int, value: bytes) -> int:
+        try:
+            return self._codec.decode_entry(value).seq
+        except NotReadable as error:
+            raise Stopped(
+                f"{self._topics.log} partition {partition} ends with a record that is no entry: {error}. If a newer "
+                "release wrote it, start that one; if nobody of ours did, find out who may write there, then go on "
+                "behind it, with the offset that the log's readers name: "
+                f"gavel log skip {self._topics.log} {partition} OFFSET"
+            ) from error
 
     # One turn: read, decide, commit, publish
 

@@ -49,6 +49,7 @@ class Desk:
                         AT_MS,
                     ),
                     topic=self.letters,
+                    partitions=2,
                     stage="intake",
                     error_class=error_class,
                     message="not JSON",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.bus.dead_letters import (
+    LETTER_BYTES_MAX,
     REDRIVEN_AT_ONCE,
     Choice,
     LettersRefused,
@@ -42,6 +43,7 @@ class Desk:
         letter = dead_letter(
             record,
             topic=LETTERS,
+            partitions=2,
             stage="intake",
             error_class="Undecodable",
             message="not JSON",
@@ -158,3 +160,13 @@ def test_refuses_a_topic_that_holds_no_dead_letters() -> None:
     desk = Desk(1)
     with pytest.raises(LettersRefused, match="no topic of dead letters"):
         show(desk.letters, TOPIC, Choice(), limit=1)
+
+
+def test_a_letter_without_its_bytes_never_goes_back() -> None:
+    desk = Desk(1)
+    large = Message(TOPIC, 0, b"key", b"x" * LETTER_BYTES_MAX)
+    desk.bury(desk.kafka.append(large))
+    done = desk.redrive(again=True)
+    assert [letter.offset for letter in done.left_out] == [1]
+    assert [letter.offset for letter in done.sent] == [0]
+    assert b"" not in desk.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -194,7 +194,34 @@ def test_never_skips_what_it_cannot_read(value: bytes) -> None:
     world.publishes(*world.values(1), value)
     with pytest.raises(Stopped, match=r"offset 1: .*No reader may skip an entry"):
         world.reader().drain()
-    assert world.folded() == []
+    assert world.folded() == [1], "what comes before it is folded, so that the position stands at it"
+
+
+def test_names_the_command_that_goes_on_behind_what_it_cannot_read() -> None:
+    world = World()
+    first, second = world.values(2)
+    world.publishes(first, b"not of ours", second)
+    where = f"{TOPIC} {world.partition} 1"
+    for _ in range(2):
+        with pytest.raises(Stopped, match=f"gavel log skip {where}"):
+            world.reader().drain()
+    assert world.fold.stored[world.partition].offset == 1
+    world.fold.stored[world.partition] = replace(world.fold.stored[world.partition], offset=2)
+    world.reader().drain()
+    assert world.folded() == [1, 2]
+
+
+def test_who_follows_another_reader_passes_over_what_that_one_has_and_misses_nothing() -> None:
+    world = World()
+    first, second = world.values(2)
+    world.publishes(first, b"not of ours", second)
+    reader = LogReader(
+        world.fold, codec(), topic=TOPIC, monotonic_s=lambda: world.clock.now_ms / 1_000, follows_another=True
+    )
+    at = TopicPartition(TOPIC, world.partition)
+    reader.take_over([at])
+    reader.handle(world.kafka.records[at])
+    assert world.folded() == [1, 2]
 
 
 def test_records_of_partitions_that_are_not_its_own_are_dropped() -> None:

@@ -16,6 +16,7 @@ from services.contract.events import (
     DeliveryFailed,
     FailureReason,
     LeadClosed,
+    LeadListed,
     LeadSold,
     Outcome,
     WithdrawalReason,
@@ -363,8 +364,23 @@ def test_record_that_cannot_be_read_stops_the_worker() -> None:
     given = world(SHARED)
     host = given.worker()
     given.kafka.append(Message(TOPICS.commands, 0, None, b"\x00\x00\x00\x00\x63garbage"))
-    with pytest.raises(Stopped, match=r"leads\.commands partition 0, offset 0"):
+    with pytest.raises(
+        Stopped, match=r"leads\.commands partition 0, offset 0.*gavel log skip leads\.commands 0 0"
+    ):
         host.drain()
+
+
+def test_what_comes_before_a_record_that_cannot_be_read_is_decided_and_nothing_behind_it() -> None:
+    given = world(SHARED)
+    before, behind = [lead("a"), lead("b")], [lead("c"), lead("d")]
+    given.send(*before)
+    for partition in range(PARTITIONS):
+        given.kafka.append(Message(TOPICS.qualified, partition, None, b"not of ours"))
+    given.send(*behind)
+    with pytest.raises(Stopped, match=r"leads\.qualified"):
+        given.worker().drain()
+    listed = {lead_id for lead_id, event in given.events() if isinstance(event, LeadListed)}
+    assert listed == {item.lead_id for item in before}
 
 
 def test_commands_are_decided_before_new_leads_of_the_same_batch() -> None:

@@ -646,6 +646,12 @@ def _appended_by_another(evidence: Evidence) -> None:
     records.append(records[-1]._replace(value=b"\x00\x00\x00\x00\x01nonsense", offset=len(records)))
 
 
+def _written_by_another_in_the_middle(evidence: Evidence) -> None:
+    records = evidence.records[_log_partition(evidence)]
+    foreign = records[2]._replace(value=b"\x00\x00\x00\x00\x01nonsense")
+    records[2:] = [foreign, *(record._replace(offset=record.offset + 1) for record in records[2:])]
+
+
 def _lost_entry(evidence: Evidence) -> None:
     del evidence.records[_log_partition(evidence)][3]
 
@@ -802,6 +808,13 @@ def test_every_rule_is_seen_to_be_broken() -> None:
 
 
 # How it reads, keeps and waits
+
+
+def test_a_foreign_record_in_the_log_is_one_violation_and_all_behind_it_is_judged() -> None:
+    evidence = _evidence()
+    _written_by_another_in_the_middle(evidence)
+    (violation,) = _found(evidence)
+    assert (violation.rule, str(violation.where[0]).startswith(TOPICS.log)) == (Rule.LOG_IS_READABLE, True)
 
 
 def test_repeated_records_change_nothing() -> None:

@@ -76,7 +76,12 @@ def test_another_retention_or_fewer_copies_are_told() -> None:
     ]
 
 
-def test_another_number_of_partitions_is_refused_with_what_to_do() -> None:
+def test_partitions_that_were_added_are_told_and_used_no_less_for_it() -> None:
+    found = differences(LOG, FoundTopic(partitions=13, replicas=3, config={"retention.ms": "-1"}))
+    assert [str(difference) for difference in found] == ["leads.log: partitions is 13, declared is 12"]
+
+
+def test_too_few_partitions_are_refused_with_what_to_do() -> None:
     with pytest.raises(
         BusFailed, match=r"has 6 partitions, and 12 are declared.*another cluster or namespace"
     ):

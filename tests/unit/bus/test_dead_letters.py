@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from services.bus.dead_letters import (
+    LETTER_BYTES_MAX,
     MESSAGE_MAX,
     Choice,
     DeadLetter,
     attempts_of,
+    bytes_of,
     dead_letter,
     letters_in,
     reasons,
@@ -29,6 +31,7 @@ def letter_of(of: Record, *, error_class: str = "Undecodable", attempts: int = 1
     return dead_letter(
         of,
         topic=LETTERS,
+        partitions=3,
         stage="intake",
         error_class=error_class,
         message="not JSON",
@@ -84,9 +87,32 @@ def test_a_record_without_a_value_becomes_an_empty_letter() -> None:
 
 def test_a_long_message_is_cut() -> None:
     letter = dead_letter(
-        record(), topic=LETTERS, stage="intake", error_class="X", message="y" * 1_000, attempts=1, at_ms=AT_MS
+        record(),
+        topic=LETTERS,
+        partitions=3,
+        stage="intake",
+        error_class="X",
+        message="y" * 1_000,
+        attempts=1,
+        at_ms=AT_MS,
     )
     assert len(dict(letter.headers)["dlq.errors.exception.message"]) == MESSAGE_MAX
+
+
+def test_a_record_that_is_too_large_is_told_of_without_its_bytes() -> None:
+    large = record(b"x" * LETTER_BYTES_MAX, headers=(("trace", b"1"),))
+    letter = letter_of(large)
+    assert (letter.key, letter.value) == (None, b"")
+    [read_again] = read(letter)
+    assert (read_again.topic, read_again.partition, read_again.offset) == (TOPIC, 2, 41)
+    assert read_again.left_out_bytes == bytes_of(large) > LETTER_BYTES_MAX
+
+
+def test_a_letter_about_a_partition_that_was_added_goes_to_one_that_its_topic_has() -> None:
+    letter = letter_of(record()._replace(partition=7))
+    assert letter.partition == 1
+    [read_again] = read(letter)
+    assert read_again.partition == 7
 
 
 def test_a_letter_reads_as_it_was_written() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from services.bus.ports import Record
 from services.cli.complaints import Complaint
-from services.cli.log_commands import Head, chained, difference_from
+from services.cli.log_commands import difference_from
+from services.cli.log_publishing import Head, chained
 from services.cli.log_reading import Reader, Value, entries_of
 from services.contract.codec import codec
 from tests.support.log_builder import LogBuilder, lead_id
