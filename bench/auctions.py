@@ -43,13 +43,13 @@ class Auctions(Gavel):
     def start(self) -> None:
         """Start the bidders and the workers."""
         site = self._site
-        bidders = Worker(
+        Worker.start_on(
+            self._workers,
             "bidders",
             ["-m", "bench.bidders"],
             environment={"GAVEL_KAFKA": site.kafka, "GAVEL_NAMESPACE": site.namespace},
             log_file=site.folder / "bidders.log",
         )
-        self._workers.append(bidders)
         super().start()
 
 

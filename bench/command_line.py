@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from confluent_kafka import KafkaException, Message
@@ -26,13 +27,35 @@ def positive(text: str) -> float:
     return number
 
 
+class _Held:
+    """An interruption that waits."""
+
+    is_holding = False
+    has_come = False
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Hold back an interruption until the end of the block: a process that is started must get on its list first."""
+    _Held.is_holding = True
+    try:
+        yield
+    finally:
+        _Held.is_holding = False
+    if _Held.has_come:
+        _Held.has_come = False
+        raise KeyboardInterrupt
+
+
 def end_in_order_on(signals: Sequence[signal.Signals]) -> None:
     """Have these raise KeyboardInterrupt, once: a second one must not interrupt the cleaning up, bounded in time."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        _Held.has_come = _Held.is_holding
+        if not _Held.is_holding:
+            raise KeyboardInterrupt
 
     for each in signals:
         signal.signal(each, interrupt)

@@ -79,12 +79,6 @@ class Gavel:
             for number in range(1, self._workers_of.get(step, 1) + 1):
                 self.add_worker(step, number)
 
-    def add_worker(self, step: str, number: int) -> Worker:
-        """Start one more worker of a step."""
-        worker = self._worker(step, number)
-        self._workers.append(worker)
-        return worker
-
     def drop_worker(self, worker: Worker) -> None:
         """Expect no longer that it runs."""
         self._workers.remove(worker)
@@ -129,7 +123,8 @@ class Gavel:
         ).fetchone()
         return int(row[0]) if row else 0
 
-    def _worker(self, step: str, number: int = 1) -> Worker:
+    def add_worker(self, step: str, number: int) -> Worker:
+        """Start one more worker of a step."""
         environment = {
             "GAVEL_KAFKA": self._site.kafka,
             "GAVEL_DATABASE": self._site.database,
@@ -140,7 +135,8 @@ class Gavel:
             "GAVEL_SESSION_TIMEOUT_MS": os.environ.get("GAVEL_SESSION_TIMEOUT_MS", "3000"),
         }
         name = step if number == 1 else f"{step}-{number}"
-        return Worker(
+        return Worker.start_on(
+            self._workers,
             name,
             ["-m", f"services.{step}"],
             environment=environment,

@@ -58,7 +58,7 @@ class PerEventFaust:
     def start(self) -> None:
         """Start the three workers."""
         for step in STEPS:
-            self._workers.append(self._worker(step))
+            self._start(step)
 
     def stop(self) -> None:
         """Stop them."""
@@ -74,14 +74,15 @@ class PerEventFaust:
         row = self._connection.execute("select count(*) from faust_billing.sales").fetchone()
         return row[0] if row else 0
 
-    def _worker(self, step: str) -> Worker:
+    def _start(self, step: str) -> None:
         environment = {
             "GAVEL_KAFKA": self._site.kafka,
             "GAVEL_DATABASE": self._site.database,
             "GAVEL_NAMESPACE": self._site.namespace,
             "BENCH_DATA_FOLDER": f"{self._settings.data_folder}-{step}",
         }
-        return Worker(
+        Worker.start_on(
+            self._workers,
             step,
             ["-m", "bench.per_event_faust", step],
             environment=environment,

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.command_line import interrupts_wait
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STOP_WITHIN_S = 15.0
 _LOG_CHARACTERS_QUOTED = 2_000
@@ -41,6 +43,22 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    @classmethod
+    def start_on(
+        cls,
+        workers: list[Worker],
+        name: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log_file: Path,
+    ) -> Worker:
+        """Start one and put it on the list of those to stop, with no interruption in between."""
+        with interrupts_wait():
+            worker = cls(name, arguments, environment=environment, log_file=log_file)
+            workers.append(worker)
+        return worker
 
     @property
     def pid(self) -> int:

@@ -54,8 +54,8 @@ class RawForward:
         """Start the worker."""
         environment = {"GAVEL_KAFKA": self._site.kafka, "GAVEL_NAMESPACE": self._site.namespace}
         log_file = self._site.folder / "raw-forward.log"
-        self._workers.append(
-            Worker("forward", ["-m", "bench.raw_forward"], environment=environment, log_file=log_file)
+        Worker.start_on(
+            self._workers, "forward", ["-m", "bench.raw_forward"], environment=environment, log_file=log_file
         )
 
     def stop(self) -> None:

@@ -81,13 +81,13 @@ class RowLock:
             "GAVEL_NAMESPACE": site.namespace,
         }
         for number in range(1, self._shape.processes + 1):
-            worker = Worker(
+            Worker.start_on(
+                self._workers,
                 f"router-{number}",
                 _arguments(number, self._shape),
                 environment=environment,
                 log_file=site.folder / f"row-lock-{number}.log",
             )
-            self._workers.append(worker)
 
     def stop(self) -> None:
         """Stop them."""

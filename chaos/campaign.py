@@ -118,6 +118,7 @@ class Campaign:
             over=self.over,
         )
         with ExitStack() as ending:
+            ending.callback(self.subject.close)
             ending.enter_context(crew)
             ending.enter_context(self._thread(watch.run, watch.stop))
             ending.callback(self.subject.end)

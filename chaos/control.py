@@ -121,6 +121,9 @@ class PerEventFaust:
     def end(self) -> None:
         """Nobody outside took part."""
 
+    def close(self) -> None:
+        """No connection is kept."""
+
     def missing(self) -> Sequence[str]:
         """Look for records that nobody has taken."""
         found = []

@@ -185,6 +185,11 @@ class Gavel:
         for each in self._outside:
             each.result(_JOIN_WITHIN_S)
 
+    def close(self) -> None:
+        """Leave the database."""
+        if self._connection is not None:
+            self._connection.close()
+
     def missing(self) -> Sequence[str]:
         """Compare every position with the end of what it is about."""
         for each in self._outside:

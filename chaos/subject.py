@@ -87,6 +87,10 @@ class Subject(Protocol):
         """Let them end; raise what one of them failed with."""
         ...
 
+    def close(self) -> None:
+        """Hang up, once nobody asks any more."""
+        ...
+
     def missing(self) -> Sequence[str]:
         """Say what is not done yet, nothing once all is at rest; raise `positions.Unreachable`."""
         ...

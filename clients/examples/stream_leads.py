@@ -13,5 +13,5 @@ with LeadSource(source_id, servers=KAFKA, namespace=NAMESPACE) as source, open(p
     for line in leads:
         source.send(json.loads(line))
     source.flush()
-    for receipt in source.receipts(quiet_s=5):
+    for receipt in source.receipts(quiet_s=10):
         print(receipt["lead_id"], receipt["happened"])

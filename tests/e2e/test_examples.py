@@ -49,7 +49,8 @@ def test_the_examples_stream_leads_bid_on_them_and_read_what_was_bought(gavel: G
     bidder = _example(gavel, "answer_pings.py", "lendfast")
     reader = _example(gavel, "read_leads.py", "lendfast")
     try:
-        _wait_for_member(gavel, f"{gavel.namespace}buyers.lendfast.pings.bidder")
+        for group in ("buyers.lendfast.pings.bidder", "gavel.intake", "gavel.router"):
+            _wait_for_member(gavel, f"{gavel.namespace}{group}")
         receipts, complaint = _example(gavel, "stream_leads.py", "quotehub", str(leads)).communicate(
             timeout=120
         )
@@ -93,7 +94,7 @@ def _wait_for_member(gavel: Gavel, group: str) -> None:
             raise
         return found.state is ConsumerGroupState.STABLE and bool(found.members)
 
-    gavel.wait_until("the bidder has joined", has_joined)
+    gavel.wait_until(f"{group} has a member", has_joined)
 
 
 def _unsettled(gavel: Gavel) -> int:

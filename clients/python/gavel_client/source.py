@@ -87,7 +87,8 @@ class LeadSource:
     def receipts(self, *, quiet_s: float | None = None, group: str | None = None) -> Iterator[dict[str, Any]]:
         """Read receipts from where the group left off, at first from the beginning; end after `quiet_s` without any.
 
-        A receipt may come twice; its position moves when the next one is asked for.
+        The group must have given this reader its topic for them to count. A receipt may come twice; its position moves
+        when the next one is asked for.
         """
         consumer = consumer_of(
             f"{self._topics}.receipts",
@@ -100,10 +101,12 @@ class LeadSource:
         try:
             last_s = time.monotonic()
             while quiet_s is None or time.monotonic() - last_s < quiet_s:
-                for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                found = consumer.poll(timeout_ms=_POLL_MS)
+                for records in found.values():
                     for record in records:
                         yield json.loads(record.value)
                     consumer.commit()
+                if found or not consumer.assignment():
                     last_s = time.monotonic()
         finally:
             consumer.close()
