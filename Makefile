@@ -7,25 +7,24 @@ STAMP := $(VENV)/.installed
 SOURCES := $(wildcard services deploy bench chaos tests clients)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check static bench chaos bad-days simulate trial lock clean
+.PHONY: help install demo test test-long check static bench chaos bad-days simulate trial lock clean
 
 help: ## List these targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv from requirements.lock, when the lock or pyproject.toml changed.
 
 demo: $(STAMP) ## Start the local stack, sell 2,000 leads on it, and show what became of them.
 	$(BIN)/gavel demo
 
-# Two at a time, file by file: each process of pytest starts servers of its own, and most of these tests wait.
-TWO_AT_A_TIME := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: check ## Run every check and every test but the long ones, integration and end-to-end included.
+	$(BIN)/python -m pytest -m "not long" tests/model tests/integration tests/e2e tests/simulation
 
-test: check ## Run every check and every test, integration and end-to-end included.
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/model tests/e2e tests/integration
-	$(BIN)/python -m pytest tests/simulation
+test-long: $(STAMP) ## Run the tests that take minutes each: outages, bad days, three brokers, a standby.
+	$(BIN)/python -m pytest -m long tests
 
 check: static ## Run the fast checks: format, lint, types, imports, unit, contract and stream tests.
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/unit tests/contract tests/stream
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract tests/stream
 
 static: $(STAMP) ## Run the checks that execute nothing: format, lint, types, imports.
 	$(BIN)/ruff format --check $(SOURCES)

@@ -15,7 +15,7 @@ from chaos.bad_days.playing import Played, Told, play
 from chaos.bad_days.size import Size
 from chaos.servers import own_servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 SIZE = Size(leads=300, poison=150, session_timeout_ms=3_000)
 
 

@@ -54,6 +54,7 @@ def test_short_campaign_loses_nothing_and_breaks_nothing(tmp_path: Path) -> None
     assert told["judge"] == "gavel audit run --once"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_campaign_that_is_ended_leaves_no_process_behind(
     tmp_path: Path, how: signal.Signals, code: int

@@ -21,7 +21,7 @@ from tests.support.journeys import assert_promises, await_end, send
 from tests.support.running import Gavel, running_gavel
 from tests.support.stack import fresh_database
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(400)]
 AWAY_S = 35.0
 ALARM = "the worker waits for a server"
 

@@ -17,7 +17,7 @@ from deploy.local.folder import Folder
 from deploy.local.stack import Stack
 from services.bus.database import Session
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 WITHIN_S = 30.0
 WAITS_S = 1.0

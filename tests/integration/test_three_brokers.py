@@ -17,7 +17,7 @@ from services.bus.ports import Message
 from services.bus.settings import StepSettings
 from services.cli.insiders import administration, let_insiders_in
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 WITHIN_S = 60.0
 AWAY = 1
