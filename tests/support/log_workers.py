@@ -20,10 +20,10 @@ from deploy.local.stack import Stack
 from services.bus.kafka import Connection, LogProducer
 from services.bus.ports import Message
 from services.contract.events import Event
-from services.contract.topics import Topics
+from services.contract.topics import Topics, partitions_declared
 from tests.support.written_log import WrittenLog
 
-PARTITIONS = 4
+PARTITIONS = partitions_declared("leads.log")
 WITHIN_S = 60.0
 ROOT = Path(__file__).parents[2]
 
