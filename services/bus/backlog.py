@@ -41,7 +41,7 @@ class Backlog:
         self._waiting_since_s = 0.0
         self._lock = Lock()
         self._under_way: deque[Batch] = deque()
-        self._not_begun_since_s: deque[float] = deque()
+        self._not_begun_at_free_s: deque[float] = deque()
 
     @property
     def is_empty(self) -> bool:
@@ -83,8 +83,11 @@ class Backlog:
             record for record in self._waiting if TopicPartition(record.topic, record.partition) not in gone
         ]
 
-    def take(self, epoch: int, now_s: float) -> Batch | None:
-        """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None."""
+    def take(self, epoch: int, now_s: float, *, free_s: float = 0.0) -> Batch | None:
+        """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None.
+
+        `free_s` is for how long the step's thread has had nothing to do so far, see `swallowed_s`.
+        """
         full = len(self._waiting) >= self._batch_max and self.under_way < UNDER_WAY_AT_MOST
         due = self.under_way == 0 and (bool(self._waiting) or self.idle_due_in_s(now_s) == 0.0)
         if not full and not due:
@@ -95,7 +98,7 @@ class Backlog:
         self._idle_due_at_s = now_s + self._idle_every_s
         with self._lock:
             self._under_way.append(batch)
-            self._not_begun_since_s.append(now_s)
+            self._not_begun_at_free_s.append(free_s)
         return batch
 
     def _wakes_at_s(self) -> float:
@@ -105,7 +108,7 @@ class Backlog:
     def begin(self) -> None:
         """Take note that the step begins with the oldest batch under way."""
         with self._lock:
-            self._not_begun_since_s.popleft()
+            self._not_begun_at_free_s.popleft()
 
     def finish(self) -> None:
         """Take note that the step is done with the oldest batch under way."""
@@ -118,12 +121,14 @@ class Backlog:
         self._finished.clear()
         return self.under_way <= left or self._finished.wait(within_s)
 
-    def swallowed_s(self, now_s: float) -> float:
-        """Say for how long the step has had nothing to do while a batch was on its way to it."""
+    def swallowed_s(self, free_s: float) -> float:
+        """Say for how long the step has had nothing to do since the oldest batch was sent that it has not begun.
+
+        What else the thread is asked to do meanwhile, however often, takes time and nothing more: a batch that it
+        could have begun in all that time is not on its way any more.
+        """
         with self._lock:
-            waiting = len(self._not_begun_since_s)
-            idle = 0 < waiting == self.under_way
-            return now_s - self._not_begun_since_s[0] if idle else 0.0
+            return free_s - self._not_begun_at_free_s[0] if self._not_begun_at_free_s else 0.0
 
     def oldest_ms(self) -> int | None:
         """Give the time of the oldest record that was read and is not handled. For people, now and then; any thread."""

@@ -333,11 +333,11 @@ class Pump:
             self._accept([message], place)
 
     def _send(self) -> None:
-        now_s = self._clock_s()
-        while (batch := self._backlog.take(self._generations.epoch, now_s)) is not None:
+        now_s, free_s = self._clock_s(), self._step_thread.free_s()
+        while (batch := self._backlog.take(self._generations.epoch, now_s, free_s=free_s)) is not None:
             self._hand_over(batch)
-        # The step's thread may be busy with another call, as one that asks a database for the market that is not there.
-        if min(self._backlog.swallowed_s(now_s), self._step_thread.free_for_s()) > TAKEN_WITHIN_S:
+        # Only the thread's free time counts: it may be busy with a call that asks a database which is not there.
+        if self._backlog.swallowed_s(free_s) > TAKEN_WITHIN_S:
             raise BusFailed(
                 f"a batch did not reach the step within {TAKEN_WITHIN_S:.0f} s: Faust has swallowed it"
             )

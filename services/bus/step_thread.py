@@ -33,20 +33,23 @@ class StepThread:
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = Lock()
         self._queued = 0
+        self._free_s = 0.0
         self._free_since_s = time.monotonic()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue a call. May be called by any thread."""
         with self._lock:
+            if self._queued == 0:
+                self._free_s += time.monotonic() - self._free_since_s
             self._queued += 1
         future = self._executor.submit(call)
         future.add_done_callback(self._note_done)
         return future
 
-    def free_for_s(self) -> float:
-        """Say for how long there has been no call to make; 0 while there is one."""
+    def free_s(self) -> float:
+        """Say for how long there has been no call to make since the start, all in all."""
         with self._lock:
-            return 0.0 if self._queued else time.monotonic() - self._free_since_s
+            return self._free_s + (0.0 if self._queued else time.monotonic() - self._free_since_s)
 
     def call(
         self,

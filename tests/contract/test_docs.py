@@ -89,6 +89,13 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 @by_page
+def test_every_page_has_a_title_and_nothing_left_of_a_merge(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    assert [line for line in lines[:1] if line.startswith("# ")]
+    assert [line for line in lines if line.startswith(("<<<<<<<", ">>>>>>>"))] == []
+
+
+@by_page
 def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
     assert re.findall(r"(?<![\w.<>])/(?:home|root|Users|tmp)/\S*", page.read_text()) == []
 

@@ -242,8 +242,8 @@ def test_a_producer_that_was_paused_sends_nothing_late_when_it_wakes(cluster: Cl
     topic = cluster.create("buyers.acme.leads", 1, message_timestamp_type="LogAppendTime")
     command = [sys.executable, "-c", PUBLISHER, cluster.kafka, topic]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        lines, reader = published(process)
         try:
-            lines = published(process)
             wait_until("it publishes", lambda: len(lines) > 20)
             for _ in range(PAUSES):
                 process.send_signal(signal.SIGSTOP)
@@ -254,6 +254,7 @@ def test_a_producer_that_was_paused_sends_nothing_late_when_it_wakes(cluster: Cl
                 wait_until("it goes on", lambda seen=seen: len(lines) > seen + 3)  # type: ignore[misc]
         finally:
             process.kill()
+            reader.join()
     ledger = Ledger()
     with RealBus(cluster).host(Taker(ledger), topic) as host:
         last = last_record(cluster.connection, TopicPartition(topic, 0))
@@ -264,8 +265,8 @@ def test_a_producer_that_was_paused_sends_nothing_late_when_it_wakes(cluster: Cl
     assert len(late) <= PAUSES
 
 
-def published(process: subprocess.Popen[str]) -> list[str]:
-    """Collect a process's lines as they come."""
+def published(process: subprocess.Popen[str]) -> tuple[list[str], threading.Thread]:
+    """Collect a process's lines as they come, in a thread that ends with the process."""
     lines: list[str] = []
     assert process.stdout is not None
     out = process.stdout
@@ -274,5 +275,6 @@ def published(process: subprocess.Popen[str]) -> list[str]:
         for line in out:
             lines.append(line)
 
-    threading.Thread(target=read, daemon=True).start()
-    return lines
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    return lines, reader

@@ -110,22 +110,22 @@ def test_a_batch_says_when_its_first_record_was_read() -> None:
     assert taken(made, 0.03).read_at_s == 0.01
 
 
-def test_a_batch_that_an_idle_step_does_not_get_is_swallowed() -> None:
+def test_a_batch_that_a_free_step_does_not_get_is_swallowed() -> None:
     made = backlog()
     made.add(records(1), 1.0)
-    taken(made, 1.0)
-    assert made.swallowed_s(4.0) == 3.0
+    assert made.take(EPOCH, 1.0, free_s=0.5) is not None
+    assert made.swallowed_s(3.5) == 3.0
     made.begin()
-    assert made.swallowed_s(4.0) == 0.0
+    assert made.swallowed_s(3.5) == 0.0
 
 
 def test_a_batch_behind_one_that_takes_long_is_not_swallowed() -> None:
     made = backlog()
     made.add(records(20), 1.0)
-    taken(made, 1.0)
-    taken(made, 1.0)
+    assert made.take(EPOCH, 1.0, free_s=0.5) is not None
+    assert made.take(EPOCH, 1.0, free_s=0.5) is not None
     made.begin()
-    assert made.swallowed_s(100.0) == 0.0
+    assert made.swallowed_s(0.5) == 0.0, "however late it is: the step's thread was not free"
 
 
 @given(st.lists(st.sampled_from(["add 1", "add 7", "take", "finish"]), max_size=60), st.integers(1, 10))

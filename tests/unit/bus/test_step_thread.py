@@ -33,16 +33,28 @@ def test_calls_run_in_one_other_thread_in_order(thread: StepThread) -> None:
 def test_is_not_free_while_a_call_is_under_way_or_queued(thread: StepThread) -> None:
     may_end = [threading.Event(), threading.Event()]
     first, second = (thread.submit(lambda gate=gate: gate.wait(5)) for gate in may_end)  # type: ignore[misc]
-    assert thread.free_for_s() == 0.0
+    free_s = thread.free_s()
     may_end[0].set()
     assert first.result(5)
-    assert thread.free_for_s() == 0.0, "another one is queued"
+    assert thread.free_s() == free_s, "another one is queued"
     may_end[1].set()
     assert second.result(5)
+    until_it_is_freer(thread, free_s)
+
+
+def test_a_call_now_and_then_does_not_make_it_forget_how_long_it_was_free(thread: StepThread) -> None:
+    """The subscribed topics are asked for again and again."""
+    free_s = thread.free_s()
+    until_it_is_freer(thread, free_s)
+    before_s = thread.free_s()
+    assert thread.submit(lambda: True).result(5)
+    assert thread.free_s() >= before_s > free_s
+
+
+def until_it_is_freer(thread: StepThread, than_s: float) -> None:
     ends_at_s = time.monotonic() + 5
-    while not thread.free_for_s():
+    while thread.free_s() <= than_s:
         assert time.monotonic() < ends_at_s
-    assert thread.free_for_s() < 5
 
 
 def test_raises_what_the_call_raises(thread: StepThread) -> None:
