@@ -11,7 +11,7 @@ class Amounts:
 
     `leads` is the backlog that Gavel works off, `control_leads` that of the two controls that are slower. `repeats` is
     how often each measurement is made, all of them in turns; `shapes` how many numbers of connections the row-lock
-    router is tried with.
+    router is tried with. Each rate of a latency is held for `settle_s` before it counts.
     """
 
     leads: int = 20_000
@@ -22,6 +22,7 @@ class Amounts:
     repeats: int = 3
     shapes: int = 4
     latency_s: float = 8.0
+    settle_s: float = 12.0
     auction_start_rate: float = 100.0
     auction_step_s: float = 4.0
     takeover_rate: float = 150.0
@@ -42,6 +43,7 @@ QUICK = Amounts(
     repeats=1,
     shapes=1,
     latency_s=3.0,
+    settle_s=1.0,
     auction_step_s=2.0,
     kills=1,
     core_s=0.5,

@@ -75,22 +75,30 @@ class Bench:
             elsewhere=elsewhere,
         )
 
-    def latency(self, rate_per_s: float, seconds: float) -> Latency:
-        """Send at a fixed rate, and take the time of each lead from when it was to be sent."""
-        submissions = self.submissions(round(rate_per_s * seconds))
+    def latency(self, rate_per_s: float, seconds: float, *, settle_s: float = 0.0) -> Latency:
+        """Send at a fixed rate, and take the time of each lead from when it was to be sent.
+
+        The rate is held for `settle_s` before: the broker's JVM has to compile anew what batches of this size ask of
+        it, and takes most of a processor while it does.
+        """
+        submissions = self.submissions(round(rate_per_s * (settle_s + seconds)))
         watch = Watch(self.cpu_s)
         scheduled_s = self.load.open_loop(submissions, rate_per_s)
         self.wait(lambda: self.deliveries.completed >= self.next_number, _DRAIN_WITHIN_S)
+        settled_at_s = scheduled_s[0] + settle_s
+        counted = [
+            (sent, at_s) for sent, at_s in zip(submissions, scheduled_s, strict=True) if at_s >= settled_at_s
+        ]
         took_s = [
             completed_s - at_s
-            for sent, at_s in zip(submissions, scheduled_s, strict=True)
+            for sent, at_s in counted
             if (completed_s := self.deliveries.completed_at_s(lead_id(sent))) is not None
         ]
-        lost = len(submissions) - len(took_s)
+        lost = len(counted) - len(took_s)
         _, cpu_s, elsewhere = watch.read()
         return Latency(
             rate_per_s=rate_per_s,
-            leads=len(submissions),
+            leads=len(counted),
             lost=lost,
             sent_late_ms=1_000 * self.load.late_s,
             percentiles_ms=percentiles_ms(took_s, lost),

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from bench import figures, per_event, raw_forward, row_lock
+from bench.amounts import Amounts
 from bench.figures import Latency, Run, Throughput
 from bench.gavel import Gavel
 from bench.measurement import UnfinishedError
@@ -80,8 +81,7 @@ class GavelMeasurement:
             if self.with_latency:
                 rate = runs[0].figures["leads_per_s"]
                 runs += [
-                    _latency(name, started, share * rate, stage.amounts.latency_s)
-                    for name, share in _RATES.items()
+                    _latency(name, started, share * rate, stage.amounts) for name, share in _RATES.items()
                 ]
                 started.bench.check_bills()
             _note_evictions(runs, started)
@@ -128,8 +128,9 @@ def _throughput(
     return run_of_throughput(measurement, found, {**(notes or {}), "failed_starts": started.failed_starts})
 
 
-def _latency(measurement: str, started: Started[Gavel], rate_per_s: float, seconds: float) -> Run:
-    return run_of_latency(measurement, started.bench.latency(rate_per_s, seconds))
+def _latency(measurement: str, started: Started[Gavel], rate_per_s: float, amounts: Amounts) -> Run:
+    found = started.bench.latency(rate_per_s, amounts.latency_s, settle_s=amounts.settle_s)
+    return run_of_latency(measurement, found)
 
 
 def run_of_throughput(measurement: str, found: Throughput, notes: dict[str, Any]) -> Run:
