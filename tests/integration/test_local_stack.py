@@ -184,7 +184,11 @@ def test_deadline_is_kept_and_the_next_up_goes_on(running: Stack) -> None:
 
 
 def test_interrupted_first_up_is_completed_by_the_next(tmp_path: Path) -> None:
-    program = "import sys; from deploy.local import stack; stack.up(sys.argv[1], progress=lambda m: print(m, flush=1))"
+    # What a shell starts in the background ignores interrupts, and so do its children: these tests, and this program.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from deploy.local import stack; stack.up(sys.argv[1], progress=lambda m: print(m, flush=1))"
+    )
     command = [sys.executable, "-c", program, str(tmp_path)]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as first:
