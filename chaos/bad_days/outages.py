@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import psutil
 
@@ -18,6 +19,7 @@ _MEASURED_AT_PER_S = 4_000.0
 _DRAINS_WITHIN_S = 1_800.0
 _BACK_WITHIN_S = 180.0
 _MIB = 1024 * 1024
+_GROWS_MIB = 100
 _WAITS = "the worker waits for a server"
 _NO_BROKER = "_ALL_BROKERS_DOWN"
 
@@ -90,10 +92,10 @@ def overload(scene: Scene, size: Size) -> None:
     load.waiting_max = _UNLIMITED
     load.rate_per_s = rate * size.overload_factor
     scene.do(f"{load.rate_per_s:.0f} leads/s for {size.overload_minutes:g} minutes")
-    before = load.acknowledgements
+    before, memory_before_mib = load.acknowledgements, _memory_mib(scene)
     _pause(scene, size.overload_minutes * 60)
     scene.see(f"{load.acknowledgements - before} submissions taken by Kafka, {scene.waiting()} records wait")
-    scene.see(f"memory of the workers: {_memory(scene)}")
+    _require_bounded(scene, memory_before_mib)
     load.leads = load.sent
     load.rate_per_s = rate
     _await_drained(scene, "after the load went back to a quarter")
@@ -108,11 +110,19 @@ def _await_drained(scene: Scene, when: str) -> None:
     scene.see(f"nothing waited any more {seconds:.0f} s {when}")
 
 
-def _memory(scene: Scene) -> str:
-    sizes = {name: scene.crew.pid(name) for name in scene.crew.names}
-    return ", ".join(
-        f"{name} {psutil.Process(pid).memory_info().rss / _MIB:.0f} MiB" for name, pid in sizes.items() if pid
-    )
+def _require_bounded(scene: Scene, before_mib: Mapping[str, float]) -> None:
+    """What waits must wait at the brokers: raise `CampaignError` where a worker has grown with it."""
+    now_mib = _memory_mib(scene)
+    told = [f"{name} {before_mib.get(name, 0):.0f} -> {size_mib:.0f}" for name, size_mib in now_mib.items()]
+    scene.see(f"memory of the workers in MiB: {', '.join(told)}")
+    grown = [name for name, size_mib in now_mib.items() if size_mib - before_mib.get(name, 0) > _GROWS_MIB]
+    if grown:
+        raise CampaignError(f"{', '.join(grown)} grew by more than {_GROWS_MIB} MiB under the load")
+
+
+def _memory_mib(scene: Scene) -> dict[str, float]:
+    pids = {name: scene.crew.pid(name) for name in scene.crew.names}
+    return {name: psutil.Process(pid).memory_info().rss / _MIB for name, pid in pids.items() if pid}
 
 
 def _pause(scene: Scene, seconds: float) -> None:

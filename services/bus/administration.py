@@ -135,9 +135,9 @@ def differences(wanted: WantedTopic, found: FoundTopic) -> tuple[Difference, ...
     """
     if found.partitions < wanted.partitions:
         raise BusFailed(
-            f"{wanted.name} has {found.partitions} partitions, and {wanted.partitions} are declared. The count is "
-            "fixed for good, because a record's partition is computed from it: use another cluster or namespace or, if "
-            "the topic never held a record, delete it and create the topics again"
+            f"{wanted.name} has {found.partitions} partitions, and {wanted.partitions} are declared, by which a "
+            "record's place is computed. Was it made by hand? Add the missing ones with Kafka's own tools. Was the "
+            "declaration changed? Change it back: the count is fixed for good"
         )
     pairs = [("partitions", str(found.partitions), str(wanted.partitions))]
     pairs += [("replication", str(found.replicas), str(wanted.replicas))]

@@ -41,6 +41,10 @@ class Pointer(NamedTuple):
     partition: int
     position: int
 
+    def __str__(self) -> str:
+        """Name it, for people."""
+        return f"{self.topic}[{self.partition}] at {self.position}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:

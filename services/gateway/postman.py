@@ -107,14 +107,14 @@ class HttpPostman:
         try:
             self._ended.append(await self._outcome(post))
         except Exception as error:  # noqa: BLE001  # one post's defect is told, and tried again like any failure
-            _log.error("webhook failed", error=told(error))
+            _log.error("webhook failed", record=str(post.waiting.pointer), error=told(error))
             self._ended.append(Failed(waiting=post.waiting, error=f"a defect: {type(error).__name__}"))
 
     async def _outcome(self, post: Post) -> Outcome:
         waiting = post.waiting
         record = post.record or await asyncio.to_thread(self._fetcher.fetch, waiting.pointer)
         if record is None:
-            _log.error("a record to be posted is not in its topic any more", topic=waiting.pointer.topic)
+            _log.error("a record to be posted is not in its topic any more", record=str(waiting.pointer))
             return Expired(waiting=waiting)
         started_ms = self._now_ms()
         try:

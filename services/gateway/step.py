@@ -245,12 +245,15 @@ class Gateway:
         for kind, times in Counter(type(outcome).__name__ for outcome in self._unsettled).items():
             self._metrics.webhooks.labels(kind.lower()).inc(times)
         for outcome in self._unsettled:
+            place = str(outcome.waiting.pointer)
             match outcome:
                 case Disabled():
-                    _log.error("webhook is gone", buyer=outcome.waiting.buyer_id)
+                    _log.error("webhook is gone", buyer=outcome.waiting.buyer_id, record=place)
                 case Failed() if next_try_ms(outcome.waiting, 0) is None:
                     self._metrics.given_up.inc()
-                    _log.error("webhook given up", buyer=outcome.waiting.buyer_id, error=outcome.error)
+                    _log.error(
+                        "webhook given up", buyer=outcome.waiting.buyer_id, record=place, error=outcome.error
+                    )
                 case _:
                     pass
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from services.audit.metrics import AuditMetrics
 from services.billing.metrics import BillingMetrics
 from services.bus.metrics import HostMetrics, ReaderMetrics
+from services.cli.doctor_kafka import AT_WORK
 from services.gateway.metrics import GatewayMetrics
 from services.intake.metrics import IntakeMetrics
 from services.resale.metrics import ResaleMetrics
@@ -146,6 +147,12 @@ def test_rules_have_the_shape_that_prometheus_wants() -> None:
         assert all(
             isinstance(text, str) for text in (*rule["labels"].values(), *rule["annotations"].values())
         )
+
+
+def test_every_step_that_a_deployment_needs_is_missed_when_it_is_gone() -> None:
+    """A worker that has ended is forgotten by whoever finds the targets, and its metrics with it."""
+    (missing,) = [rule["expr"] for rule in alerts() if rule["alert"] == "GavelStepMissing"]
+    assert set(re.findall(r'absent\(gavel_bus_alive\{step="(\w+)"\}\)', missing)) == set(AT_WORK)
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
