@@ -40,7 +40,7 @@ _READERS: Final = (
 _OVERDUE: Final = (
     "select (select count(*) from resale.windows where due_at_ms <= clock.now_ms) + "
     "(select count(*) from router.auctions where closes_at_ms <= clock.now_ms) "
-    "from (select extract(epoch from clock_timestamp()) * 1000 as now_ms) as clock"
+    "from (select (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms) as clock"
 )
 
 

@@ -32,11 +32,11 @@ _CREATE = "create temporary table listed (lead_id uuid not null)"
 _COPY = "copy listed (lead_id) from stdin"
 _COUNT = """
 select count(*) from intake.all_leads
-where received_at_ms < extract(epoch from statement_timestamp()) * 1000 - %s
+where received_at_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint - %s
 """
 _UNLISTED = """
 select lead_id::text, record from intake.all_leads as lead
-where received_at_ms < extract(epoch from statement_timestamp()) * 1000 - %s
+where received_at_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint - %s
     and not exists (select from listed where listed.lead_id = lead.lead_id)
 order by received_at_ms, lead_id
 """

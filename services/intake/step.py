@@ -201,10 +201,15 @@ class Intake:
         return rested
 
     def _forget(self, now_s: float) -> None:
-        """Let tables forget what was kept long enough; where much is due, go on at the next turn."""
+        """Let tables forget what was kept long enough; where much is due, go on at the next turn.
+
+        Where that fails, leads come first: it is tried again only when it is due again.
+        """
+        self._forgets_at_s = now_s + FORGETS_EACH_S
         forgotten = self._admission.store.forget(FORGETS_AT_ONCE)
         self._metrics.forgotten.inc(forgotten)
-        self._forgets_at_s = now_s + (FORGETS_EACH_S if forgotten < FORGETS_AT_ONCE else 0.0)
+        if forgotten >= FORGETS_AT_ONCE:
+            self._forgets_at_s = now_s
 
     def _count(self, found: Sorted, decided: Sequence[tuple[Submitted, Verdict]]) -> None:
         self._metrics.answers.inc(len(found.answers))

@@ -71,8 +71,9 @@ _KEEP_CONSENTS = _KEEP_SEALED.format("vault.consents")
 _SUPPRESSED = "select uuid_send(person) from vault.suppressed where person = any(%s)"
 _CURRENT_VERSION = "select coalesce(max(version), 0) from market.versions"
 
-# What is expired is found by walking the primary key; whoever took a fingerprint over in between keeps it, because
-# the deletion looks at the row again.
+# Times are compared in the columns' own type: else their indexes would be walked from end to end.
+# What is expired of fingerprints and persons is found by walking the primary key; whoever took a fingerprint over in
+# between keeps it, because the deletion looks at the row again.
 _FORGET_FINGERPRINTS = """
 with walked as (
     select fingerprint from intake.fingerprints where fingerprint > %s order by fingerprint limit %s
@@ -80,7 +81,7 @@ with walked as (
     delete from intake.fingerprints as row
     using walked
     where row.fingerprint = walked.fingerprint
-        and row.kept_until_ms < extract(epoch from statement_timestamp()) * 1000
+        and row.kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
     returning 1
 )
 select (select count(*) from forgotten), (select fingerprint from walked order by 1 desc limit 1)
@@ -88,12 +89,12 @@ select (select count(*) from forgotten), (select fingerprint from walked order b
 _FORGET_SEALED = """
 delete from {table} where lead_id = any(array(
     select lead_id from {table}
-    where kept_until_ms < extract(epoch from statement_timestamp()) * 1000
+    where kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
     order by kept_until_ms limit %s
 ))
 """
-_FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
-_FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
+FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
+FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
 _FORGET_SUBJECTS = """
 with walked as (
     select person, lead_id from vault.people where (person, lead_id) > (%s, %s) order by person, lead_id limit %s
@@ -101,7 +102,7 @@ with walked as (
     delete from vault.people as row
     using walked
     where row.person = walked.person and row.lead_id = walked.lead_id
-        and row.kept_until_ms < extract(epoch from statement_timestamp()) * 1000
+        and row.kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
     returning 1
 )
 select (select count(*) from forgotten), w.person, w.lead_id
@@ -144,8 +145,8 @@ class PostgresIntakeStore:
         Raise `PassingFault`.
         """
         with self._session.connection() as connection:
-            details = connection.execute(_FORGET_DETAILS, (limit,)).rowcount
-            consents = connection.execute(_FORGET_CONSENTS, (limit,)).rowcount
+            details = connection.execute(FORGET_DETAILS, (limit,)).rowcount
+            consents = connection.execute(FORGET_CONSENTS, (limit,)).rowcount
             hashes = self._forget_fingerprints(connection, limit) + self._forget_subjects(connection, limit)
             return details + consents + hashes
 

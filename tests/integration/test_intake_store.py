@@ -23,7 +23,7 @@ from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner
 from services.intake.memory_store import MemoryIntakeStore, MemoryIntakeTables
 from services.intake.ports import IntakeStore, Kept, LeadRow, SealedRow, SubjectRow
-from services.intake.store import PostgresIntakeStore
+from services.intake.store import FORGET_CONSENTS, FORGET_DETAILS, PostgresIntakeStore
 from services.market import store as markets
 from services.vault import people, table
 from services.vault.memory import MemoryVault
@@ -280,6 +280,15 @@ def test_forgets_a_little_at_a_time(tables: Tables) -> None:
 
 
 # What only the real thing can show.
+
+
+@pytest.mark.parametrize("statement", [FORGET_DETAILS, FORGET_CONSENTS], ids=["details", "consents"])
+def test_looks_at_what_is_expired_and_not_at_all_that_is_kept(url: str, statement: str) -> None:
+    """A time of another type than the column's would be compared with every row, every few seconds."""
+    with psycopg.connect(url) as connection:
+        connection.execute("set local enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute(f"explain {statement}", (1_000,)))  # type: ignore[arg-type]
+    assert "Index Cond: (kept_until_ms <" in plan
 
 
 def test_no_market_yet_stops_the_worker(url: str) -> None:
