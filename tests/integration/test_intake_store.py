@@ -287,7 +287,7 @@ def test_looks_at_what_is_expired_and_not_at_all_that_is_kept(url: str, statemen
     """A time of another type than the column's would be compared with every row, every few seconds."""
     with psycopg.connect(url) as connection:
         connection.execute("set local enable_seqscan = off")
-        plan = "\n".join(row[0] for row in connection.execute(f"explain {statement}", (1_000,)))  # type: ignore[arg-type]
+        plan = "\n".join(row[0] for row in connection.execute(f"explain {statement}", (1_000,)))
     assert "Index Cond: (kept_until_ms <" in plan
 
 
