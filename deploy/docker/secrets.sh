@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes what docker-compose.yml reads as secrets, once: keys, passwords, and a file for each of Gavel's users at Kafka.
+# Makes what docker-compose.yml reads as secrets, once: keys, passwords, and for each of Gavel's users a file for Kafka and
+# one for the database. Another password is drawn for whom the file is gone.
 # What is there stays as it is. Needs a shell and nothing else: deploy/docker/secrets.sh [FOLDER]
 set -eu
 umask 077
@@ -34,7 +35,7 @@ sasl.password=$3
 END
 }
 
-mkdir -p "$FOLDER/users"
+mkdir -p "$FOLDER/users" "$FOLDER/database"
 random | secret vault.key > /dev/null
 random | secret fingerprint.key > /dev/null
 password | secret grafana.password > /dev/null
@@ -42,9 +43,13 @@ database=$(password | secret postgres.password)
 broker=$(password | secret kafka-broker.password)
 admin=$(password | secret kafka-admin.password)
 
-echo "*:5432:*:gavel:$database" | keep pgpass
+passfile() { echo "*:5432:*:$1:$2"; }
+passfile gavel "$database" | keep pgpass
 user_file admin PLAIN "$admin"
-for user in $USERS; do user_file "gavel.$user" SCRAM-SHA-512 "$(password)"; done
+for user in $USERS; do
+  user_file "gavel.$user" SCRAM-SHA-512 "$(password)"
+  passfile "gavel_$user" "$(password)" | keep "database/gavel_$user.pgpass"
+done
 
 # The administrator and the broker itself are known by PLAIN, inside alone: nobody can make them before Kafka runs.
 keep kafka-server.properties <<END

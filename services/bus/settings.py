@@ -37,6 +37,10 @@ class StepSettings(BaseSettings):
         repr=False,
         description="the URL of the PostgreSQL database, such as postgresql://localhost/gavel",
     )
+    database_users: Path | None = Field(
+        default=None,
+        description="a folder with a passfile for each of our users at the database, whom `gavel setup` lets log in",
+    )
     namespace: str = Field(
         default="",
         pattern=r"^([a-z0-9-]+\.)*$",

@@ -13,6 +13,8 @@ _SERVERS = (
     "others."
 )
 
+_RIGHTS = "`gavel setup` is for the owner of the tables, a worker for its step's user, a command for the operator's."
+
 
 class Complaint(Exception):
     """What was asked can't be done: `what` says why, `advice` what to do."""
@@ -32,6 +34,7 @@ def complaint_about(error: Exception) -> Complaint | None:
     from kafka.errors import KafkaError
 
     from deploy.local.folder import StackError
+    from services.bus.logins import LoginError
     from services.bus.migrations import MigrationError
     from services.bus.ports import BusFailed, PassingFault, Stopped
     from services.bus.settings import SettingsError
@@ -49,8 +52,19 @@ def complaint_about(error: Exception) -> Complaint | None:
             return Complaint(str(error), exit_code=MISUSED)
         case StackError() | MigrationError() | Stopped() | VaultError():
             return Complaint(str(error))
+        case LoginError():
+            return Complaint(
+                str(error),
+                "deploy/docker/secrets.sh makes what is missing in the folder of GAVEL_DATABASE_USERS.",
+            )
         case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
             return Complaint("The database is not set up.", "Run `gavel setup`.")
+        case psycopg.errors.InsufficientPrivilege():
+            return Complaint(
+                f"The user of GAVEL_DATABASE may not do this: {error.diag.message_primary}", _RIGHTS
+            )
+        case psycopg.OperationalError() if "permission denied to set" in str(error):
+            return Complaint(f"The user of GAVEL_DATABASE may not do this: {error}", _RIGHTS)
         case psycopg.OperationalError() if 'role "gavel_' in str(error):
             return Complaint("The database is not set up: its roles are missing.", "Run `gavel setup`.")
         case psycopg.OperationalError():

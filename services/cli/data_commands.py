@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 import psycopg
 import typer
-from psycopg import sql
+from psycopg import errors, sql
 
 from services.bus.database import connect
 from services.cli.complaints import MISUSED, Complaint
@@ -181,4 +181,7 @@ def _drop_remains(connection: psycopg.Connection, table: sql.Identifier) -> None
         [table.as_string(connection)],
     ).fetchall()
     for (name,) in rows:
-        connection.execute(f"drop index concurrently {name}".encode())
+        try:
+            connection.execute(f"drop index concurrently {name}".encode())
+        except errors.InsufficientPrivilege:
+            remark(f"warning: an interrupted run left an index. As the owner: drop index concurrently {name}")

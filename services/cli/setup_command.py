@@ -14,6 +14,7 @@ import typer
 
 from services.bus.administration import CreatedTopics, create_topics
 from services.bus.database import CONNECT_S, connect
+from services.bus.logins import let_log_in
 from services.bus.migrations import migrate
 from services.bus.settings import StepSettings
 from services.cli.asking import partitions_inside
@@ -27,13 +28,15 @@ from services.router.store import initialise
 class SetUp:
     """What a setup has done: the migrations applied, the partitions that have heads now, the topics made.
 
-    `users` is None where access to Kafka is its operator's business.
+    `users` is None where access to Kafka is its operator's business. `logins` are who may log in at the database, each
+    by its own password; None where `GAVEL_DATABASE_USERS` names no folder, and nothing is changed.
     """
 
     migrations: tuple[str, ...]
     partitions: int
     topics: CreatedTopics
     users: InsidersMade | None
+    logins: tuple[str, ...] | None
 
 
 def setup(
@@ -56,6 +59,8 @@ def setup(
     say(f"Migrations applied: {', '.join(done.migrations) or 'none, the database was up to date'}.")
     say(f"Topics made: {len(done.topics.created)}; there already: {done.topics.present}.")
     say(_users_line(done.users))
+    if done.logins is not None:
+        say(f"Each logs in at the database by its own password: {', '.join(done.logins)}.")
     if take_away:
         say(f"Permissions taken away: {taken}.")
     elif done.users is not None and done.users.surplus:
@@ -70,12 +75,16 @@ def setup(
 def set_up(found: StepSettings) -> SetUp:
     """Migrate, make the heads of all partitions, the topics inside, and the users of the steps."""
     migrations = migrate(found.database)
+    folder = found.database_users
+    logins = None if folder is None else let_log_in(found.database, folder)
     partitions = partitions_inside()
     with connect(found.database, role="gavel_router", application_name="gavel setup") as connection:
         initialise(connection, partitions)
     topics = create_topics(administration(found), found.topics)
     users = let_insiders_in(found)
-    return SetUp(migrations=tuple(migrations), partitions=partitions, topics=topics, users=users)
+    return SetUp(
+        migrations=tuple(migrations), partitions=partitions, topics=topics, users=users, logins=logins
+    )
 
 
 def _users_line(made: InsidersMade | None) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from services.contract.topics import TopicDeclaration, Topics, declarations
 
 INSIDERS = ("audit", "billing", "feed", "gateway", "intake", "operator", "resale", "router")
-"""Whom Gavel itself consists of at Kafka: the steps, the auditor, and the operator's commands."""
+"""Whom Gavel itself consists of, at Kafka and at the database: the steps, the auditor, the operator's commands."""
 
 NO_GROUP = "none"
 """The group that clients name which want none: librdkafka requires a name, and looks it up. Nothing is committed."""

@@ -18,6 +18,7 @@ import yaml
 
 import services
 from deploy.docker.runtime_requirements import LOCAL_STACK, needed, runtime_lock
+from services.bus.logins import USERS
 from services.bus.settings import PREFIX, StepSettings
 from services.cli.step_commands import steps
 from services.contract.access import INSIDERS
@@ -27,6 +28,8 @@ from tests.support.compose import ENDS, FOLDER, ROOT, composed, secrets_of, work
 
 SCRIPT = ROOT / "deploy/docker/secrets.sh"
 COMPOSE = composed()
+AS_OWNER = COMPOSE["services"]["setup"]["environment"]["GAVEL_DATABASE"]
+OWN_OF_ROUTER = {"source": "database-router", "target": "pgpass"}
 OF_THE_SETUP = {"GAVEL_FIRST_MARKET"}
 """Read by deploy/docker/setup.sh."""
 
@@ -68,6 +71,21 @@ def test_a_worker_speaks_to_kafka_as_its_own_user_alone(step: str) -> None:
     file = workers(COMPOSE)[step]["environment"]["GAVEL_KAFKA_CONFIG"]
     assert COMPOSE["secrets"][given[file]]["file"] == f"{FOLDER}/users/gavel.{step}.properties"
     assert [source for source in given.values() if source.startswith("kafka-")] == [f"kafka-{step}"]
+
+
+def test_each_is_at_the_database_as_its_own_user_and_setup_alone_as_the_owner() -> None:
+    assert rules.wrong_database_users(COMPOSE) == []
+    assert rules.wrong_passfiles(COMPOSE) == []
+    at_the_database = {
+        name for name, each in COMPOSE["services"].items() if "GAVEL_DATABASE" in each.get("environment", {})
+    }
+    assert at_the_database == {*INSIDERS, "setup"}
+    (folder,) = (
+        volume
+        for volume in COMPOSE["services"]["setup"]["volumes"]
+        if volume.startswith(f"{FOLDER}/database:")
+    )
+    assert COMPOSE["services"]["setup"]["environment"]["GAVEL_DATABASE_USERS"] == folder.split(":")[-2]
 
 
 def test_a_step_is_asked_for_its_readiness_where_it_serves_it() -> None:
@@ -155,6 +173,18 @@ def _plant(path: str, value: Any) -> dict[str, Any]:
         ("kafka environment KAFKA_OPTS", 'required username="admin" password="hunter2"', rules.told_secrets),
         ("intake secrets", ["pgpass"], rules.missing_files),
         ("feed secrets", ["pgpass", "nobodys"], rules.missing_files),
+        ("feed environment GAVEL_DATABASE", AS_OWNER, rules.wrong_database_users),
+        (
+            "feed environment GAVEL_DATABASE",
+            AS_OWNER.replace("gavel@", "gavel_router@"),
+            rules.wrong_database_users,
+        ),
+        ("feed secrets", ["pgpass"], rules.wrong_database_users),
+        ("feed secrets", [OWN_OF_ROUTER, "kafka-feed"], rules.wrong_database_users),
+        ("operator secrets", ["database-operator", "postgres.password"], rules.wrong_database_users),
+        ("kafka-ui secrets", ["pgpass"], rules.wrong_database_users),
+        ("operator volumes", [f"{FOLDER}:/run/all"], rules.wrong_database_users),
+        ("feed volumes", [f"{FOLDER}/database:/run/database"], rules.wrong_database_users),
         ("billing mem_limit", None, rules.loose_containers),
         ("billing user", "0:0", rules.loose_containers),
         ("billing read_only", False, rules.loose_containers),
@@ -174,10 +204,19 @@ def test_the_script_makes_every_secret_once_and_closed_to_others(tmp_path: Path)
     assert {f"users/gavel.{who}.properties" for who in INSIDERS} | {"users/admin.properties"} == {
         name for name in made if name.startswith("users/")
     }
+    assert {f"database/{user}.pgpass" for user in USERS} == {
+        name for name in made if name.startswith("database/")
+    }
+    passwords = {made[f"database/{user}.pgpass"].removeprefix(f"*:5432:*:{user}:") for user in USERS}
+    assert len(passwords) == len(USERS)
+    assert all(re.fullmatch(r"[\w-]{40,}\n", password) for password in passwords)
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in made} == {0o600}
     assert _made_secrets(tmp_path) == made
     (tmp_path / "pgpass").unlink()
     assert _made_secrets(tmp_path) == made  # what is lost of it follows from the rest
+    (tmp_path / "database/gavel_feed.pgpass").unlink()
+    renewed = {name for name, content in _made_secrets(tmp_path).items() if content != made[name]}
+    assert renewed == {"database/gavel_feed.pgpass"}
 
 
 def _made_secrets(folder: Path) -> dict[str, str]:

@@ -15,6 +15,16 @@ FOLDER = "${GAVEL_SECRETS:-./.gavel/compose}"
 ENDS = frozenset({"setup", "operator"})
 """Services that end by themselves: nothing asks for their health."""
 
+OWNERS = {
+    "setup": {"pgpass"},
+    "postgres": {"pgpass", "postgres.password"},
+    "postgres-2": {"pgpass", "postgres.password"},
+}
+"""Who is given the secrets of the database's owner: its servers, and what makes the tables."""
+
+FOLDERS = {"setup": {"/users", "/database"}, "operator": {"/users"}}
+"""Who is given whole folders of secrets."""
+
 WRITES_TO_ITS_IMAGE = frozenset({"kafka", "kafka-2", "kafka-3"})
 _IMAGE = re.compile(r"\$\{[A-Z_]+_IMAGE:-[a-z0-9/-]+:[a-z0-9.-]*[0-9][a-z0-9.-]*\}")
 _SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|JAAS|CREDENTIAL", re.IGNORECASE)
@@ -99,3 +109,53 @@ def missing_files(compose: Compose) -> list[str]:
         found += [f"{name}: {file}" for file in values if file not in given]
         found += [f"{name}: {source}" for source in given.values() if source not in compose["secrets"]]
     return found
+
+
+def wrong_database_users(compose: Compose) -> list[str]:
+    """Name services that are not at the database as their own user alone, and those that have another's secret."""
+    return [
+        f"{name}: {wrong}"
+        for name, each in compose["services"].items()
+        for wrong in (*_wrong_secrets(name, each), *_wrong_user(name, each))
+    ]
+
+
+def _wrong_secrets(name: str, service: Mapping[str, Any]) -> Iterator[str]:
+    own = OWNERS.get(
+        name, {f"database-{name}"} if "GAVEL_DATABASE" in service.get("environment", {}) else set()
+    )
+    of_database = {
+        source
+        for source in secrets_of(service).values()
+        if source in OWNERS["postgres"] or source.startswith("database-")
+    }
+    if of_database != own:
+        yield f"has the secrets {sorted(of_database)} of the database, not {sorted(own)}"
+    mounted = {
+        volume.removeprefix(FOLDER).split(":")[0]
+        for volume in service.get("volumes", ())
+        if volume.startswith(FOLDER)
+    }
+    if mounted != FOLDERS.get(name, set()):
+        yield f"is given the folders {sorted(mounted)}"
+
+
+def _wrong_user(name: str, service: Mapping[str, Any]) -> Iterator[str]:
+    url = service.get("environment", {}).get("GAVEL_DATABASE")
+    if url is None:
+        return
+    own = "gavel" if name in OWNERS else f"gavel_{name}"
+    if not url.startswith(f"postgresql://{own}@"):
+        yield f"is not {own} in its URL"
+    if not url.endswith(f"&passfile={SECRETS}pgpass") or SECRETS + "pgpass" not in secrets_of(service):
+        yield "has no passfile"
+
+
+def wrong_passfiles(compose: Compose) -> list[str]:
+    """Name secrets of the database's users that are another's file."""
+    return [
+        name
+        for name, secret in compose["secrets"].items()
+        if name.startswith("database-")
+        and secret["file"] != f"{FOLDER}/database/gavel_{name.removeprefix('database-')}.pgpass"
+    ]
