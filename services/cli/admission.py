@@ -57,7 +57,8 @@ def admit(found: StepSettings, outsiders: Sequence[Outsider], quota: Quota = OUT
         topics = create_topics(administration(found), found.topics, _market_of(outsiders))
         grants = doors.let_in([grant for each in outsiders for grant in outsider_grants(found.topics, each)])
         users = [each.user(found.topics) for each in outsiders]
-        quotas = sum(doors.limit(user, quota) for user in users)
+        # A quota that is there stays: whoever changed it knew why.
+        quotas = sum(doors.limit(user, quota) for user in users if not doors.quota_of(user))
         without = sorted(set(users) - set(doors.users()))
         properties = _with_passwords(found, doors, without)
     return Admitted(topics=topics, grants=grants, quotas=quotas, properties=properties)

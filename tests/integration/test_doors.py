@@ -317,6 +317,20 @@ def test_commands_show_a_password_once_and_never_log_it(gavel: Gavel, tmp_path: 
     assert run("source", "receipts", "kept").returncode == 0
 
 
+def test_add_again_leaves_a_quota_that_an_operator_has_changed(gavel: Gavel) -> None:
+    bigger = Outsider(family=Family.SOURCES, id="bigger")
+    user = bigger.user(gavel.settings.topics)
+    wide = Quota(producer_bytes_per_s=5_000_000, consumer_bytes_per_s=10_000_000, request_percent=80)
+    admission.admit(gavel.settings, [bigger])
+    with open_doors(administration(gavel.settings)) as doors:
+        assert doors.limit(user, wide)
+        assert admission.admit(gavel.settings, [bigger]).quotas == 0
+        assert doors.quota_of(user) == wide.values()
+        doors.limit(user, None)
+        assert admission.admit(gavel.settings, [bigger]).quotas == 1
+        assert doors.quota_of(user) == OUTSIDERS_QUOTA.values()
+
+
 def test_after_a_rotation_the_old_password_opens_nothing(gavel: Gavel) -> None:
     turned = Outsider(family=Family.SOURCES, id="turned")
     (old,) = admission.admit(gavel.settings, [turned]).properties.values()
