@@ -29,11 +29,11 @@ from services.cli.people import (
     lead_ids_of,
 )
 from services.cli.printing import remark, say, say_json, say_table
+from services.cli.retention import forgotten_after_ms
 from services.cli.surroundings import connect_as_auditor, settings
 from services.contract.events import CommandRefused, ErasureReason
 from services.contract.inputs import AcknowledgeErasure, EraseLead
-from services.contract.times import MINUTE_MS, iso_time
-from services.contract.topics import declarations
+from services.contract.times import iso_time
 from services.intake.forgetting import forget_fingerprints, subjects_of_details
 from services.router.lead import Lead, WithdrawnEarly
 from services.router.state_bytes import state_of
@@ -55,8 +55,6 @@ app = typer.Typer(cls=_PersonUnlessNamed, help="Forget a person.", no_args_is_he
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 _ASK_EACH_S = 0.1
-BROKER_SWEEPS_EACH_MS = 10 * MINUTE_MS
-"""The broker looks for old segments every 5 minutes, and deletes their files a minute later; twice that, for safety."""
 
 _STATES = """
 select l.lead_id::text, r.state, exists (select from vault.leads v where v.lead_id = l.lead_id)
@@ -172,15 +170,6 @@ def acknowledge(
         say_json({"lead_id": command.lead_id, "buyer": buyer, "repeat": not decided.events})
     else:
         say(f"On record: {buyer} has erased it." if decided.events else "That was on record already.")
-
-
-def forgotten_after_ms() -> int:
-    """Say after how long topics with details have deleted a record: its retention, and a segment that it waits in."""
-    return BROKER_SWEEPS_EACH_MS + max(
-        int(config["retention.ms"]) + int(config["segment.ms"])
-        for config in (dict(declared.config) for declared in declarations())
-        if "segment.ms" in config
-    )
 
 
 def _suppress(found: StepSettings, text: str, lead_ids: Sequence[str]) -> list[str]:
