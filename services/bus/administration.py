@@ -86,9 +86,10 @@ class CreatedTopics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedTopics:
-    """What is declared, and how what is there differs from it: what is missing, and what is otherwise, in words."""
+    """What is declared, and what is there: what is missing, and what is otherwise, in words."""
 
     wanted: tuple[WantedTopic, ...]
+    found: Mapping[str, FoundTopic]
     missing: tuple[str, ...]
     differences: tuple[str, ...]
 
@@ -179,6 +180,7 @@ def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders 
         found = _found(admin, wanted)
     return ComparedTopics(
         wanted=wanted,
+        found=found,
         missing=tuple(topic.name for topic in wanted if topic.name not in found),
         differences=tuple(
             line for topic in wanted if topic.name in found for line in _lines(topic, found[topic.name])

@@ -40,8 +40,8 @@ class ShutOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outsiders:
-    """A market that consists of these."""
+class Outsiders:
+    """What these sources and buyers would be as a market."""
 
     sources: tuple[str, ...]
     buyers: tuple[str, ...]
@@ -123,5 +123,5 @@ def _with_passwords(found: StepSettings, doors: Doors, users: Sequence[str]) -> 
     return {user: properties_of(administrator, user, password) for user, password in passwords.items()}
 
 
-def _market_of(outsiders: Sequence[Outsider]) -> _Outsiders:
-    return _Outsiders(*(tuple(each.id for each in outsiders if each.family is family) for family in Family))
+def _market_of(outsiders: Sequence[Outsider]) -> Outsiders:
+    return Outsiders(*(tuple(each.id for each in outsiders if each.family is family) for family in Family))

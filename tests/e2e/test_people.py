@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from deploy.local.stack import Stack
 from tests.support.auditing import audit_violations
@@ -83,6 +84,12 @@ def everything_in(gavel: Gavel, topic: str) -> list[dict[str, Any]]:
     return found
 
 
+def keep_for_good(gavel: Gavel, topic: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=gavel.kafka)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "-1"})])
+    admin.close()
+
+
 def receipts(gavel: Gavel, reason: str) -> int:
     told = everything_in(gavel, gavel.topics.source_receipts("web"))
     return sum(item.get("reason") == reason for receipt in told for item in receipt["happened"])
@@ -137,8 +144,13 @@ def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_a
     planned = run(gavel, "erase", EMAIL, "--dry-run")
     assert [lead["sealed"] for lead in planned["leads"]] == [True, True]
     assert gavel.ask("select count(*) from vault.leads") == [(3,)]
+    assert planned["topics_that_keep_longer"] == []
+    (holder,) = (recipient["buyer"] for recipient in alone["recipients"])
+    keep_for_good(gavel, gavel.topics.buyer_leads(holder))
     done = run(gavel, "erase", "--suppress", EMAIL)
     assert (done["undecided"], done["still_sealed"]) == (0, 0)
+    (longer,) = done["topics_that_keep_longer"]
+    assert longer.startswith(f"{gavel.topics.buyer_leads(holder)} keeps records for good")
     assert gavel.ask("select count(*) from vault.leads") == [(1,)]
     assert gavel.ask("select count(*) from intake.fingerprints") == [(2,)], "those of the other person"
     again = run(gavel, "erase", EMAIL)
