@@ -28,6 +28,7 @@ from services.cli.people import (
     hashed,
     have_decided,
     identity_keys,
+    lead_id_in,
     lead_ids_of,
 )
 from services.cli.printing import remark, say, say_json, say_table
@@ -39,7 +40,7 @@ from services.contract.times import iso_time
 from services.intake.forgetting import forget_fingerprints, subjects_of_details
 from services.router.lead import Lead, WithdrawnEarly
 from services.router.state_bytes import state_of
-from services.vault.people import leads_of, suppress
+from services.vault.people import leads_of, persons_of, suppress
 from services.vault.ring import vault_of
 from services.vault.table import read
 
@@ -195,11 +196,17 @@ def _keep_longer(found: StepSettings, leads: Sequence[Mapping[str, Any]]) -> lis
 
 def _suppress(found: StepSettings, text: str, lead_ids: Sequence[str]) -> list[str]:
     """Suppress every way to reach the person that is known, and find its leads anew: none comes after."""
-    keys = identity_keys(found)
-    subjects = subjects_of_details(_details(found, lead_ids).values(), keys)
-    if text not in lead_ids:
+    subjects = subjects_of_details(_details(found, lead_ids).values(), identity_keys(found))
+    if lead_id_in(text) is None:
         subjects.add(hashed(text, found))
     with as_operator(found) as operator:
+        # Of a lead that was erased before, hashes alone are left.
+        subjects = subjects or persons_of(operator, lead_ids)
+        if not subjects:
+            raise Complaint(
+                f"Nobody is known by lead {lead_ids[0]}: neither details nor hashes of a person are kept of it.",
+                "Name the person by an email address or a phone number.",
+            )
         suppress(operator, subjects)
         return sorted({*lead_ids, *leads_of(operator, subjects)})
 

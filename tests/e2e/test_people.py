@@ -34,6 +34,12 @@ def gavel(stack: Stack, database: str, tmp_path: Path) -> Iterator[Gavel]:
 
 def run(gavel: Gavel, *arguments: str, given: str = "", code: int = 0) -> Any:
     """Run a command as an operator does, and give its answer; nothing it says may name the person."""
+    return json.loads(told_by(gavel, *arguments, given=given, code=code).stdout)
+
+
+def told_by(
+    gavel: Gavel, *arguments: str, given: str = "", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments, "--json"],
         env=gavel.environment(),
@@ -45,7 +51,7 @@ def run(gavel: Gavel, *arguments: str, given: str = "", code: int = 0) -> Any:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert not any(canary in done.stdout + done.stderr for canary in CANARIES)
-    return json.loads(done.stdout)
+    return done
 
 
 def send(
@@ -224,6 +230,14 @@ def test_archived_leads_are_told_and_erased_as_before_and_leads_without_a_hash_a
     (erased,) = run(gavel, "subject", EMAIL)["leads"]
     assert erased["erasure"]["reason"] == "erased"
     assert {recipient["erased_at"] for recipient in erased["recipients"]} == {None}
+
+    nobody = told_by(gavel, "erase", "--suppress", other["lead_id"], code=1)
+    assert f"Nobody is known by lead {other['lead_id']}" in nobody.stderr
+    assert run(gavel, "suppress", "count")["count"] == 0
+    run(gavel, "erase", "--suppress", named["lead_id"].upper())
+    assert run(gavel, "suppress", "count")["count"] == 2, (
+        "its address and its number, by the hashes that are left"
+    )
     assert audit_violations(gavel, *CANARIES) == []
 
 
