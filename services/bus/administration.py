@@ -189,12 +189,14 @@ def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders 
 
 
 def broker_setting(admin: KafkaAdminClient, name: str) -> str:
-    """Look up how the brokers are configured, at one that is there."""
+    """Look up how the brokers are configured, at one that is there; raise `BusFailed` where they don't say."""
     brokers = admin.describe_cluster()["brokers"]
     broker = next(broker["broker_id"] for broker in brokers if not broker.get("is_fenced"))
     asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {name: None})
-    answer = admin.describe_configs([asked], config_filter="all")["broker"]
-    return str(answer[str(broker)][name]["value"])
+    answer = admin.describe_configs([asked], config_filter="all")["broker"][str(broker)]
+    if name not in answer:
+        raise BusFailed(f"broker {broker} does not say its {name}: may this user describe configurations?")
+    return str(answer[name]["value"])
 
 
 def _brokers(admin: KafkaAdminClient) -> int:

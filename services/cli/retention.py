@@ -39,6 +39,8 @@ def topics_that_keep_longer(found: StepSettings, outsiders: HasOutsiders) -> lis
 
 def longer(wanted: WantedTopic, found: FoundTopic) -> str:
     """Say for how long a topic keeps a record, if that is longer than declared; else nothing."""
+    if not found.config:
+        return f"{wanted.name} does not say for how long it keeps records"
     is_ms, should_ms = _kept_ms(found.config), _kept_ms(dict(wanted.config))
     if is_ms <= should_ms:
         return ""

@@ -33,9 +33,10 @@ from kafka.protocol.admin import DescribeClusterRequest
 from deploy.local import stack as local_stack
 from deploy.local.folder import Folder
 from deploy.local.stack import Stack
-from services.bus.administration import administrator, create_topics
+from services.bus.administration import administrator, compare_topics, create_topics
 from services.bus.doors import OUTSIDERS_QUOTA, NoDoors, Quota, open_doors
 from services.bus.kafka import Connection, read_properties
+from services.bus.ports import BusFailed
 from services.bus.settings import StepSettings
 from services.cli import admission
 from services.cli.complaints import Complaint
@@ -47,6 +48,7 @@ from services.cli.insiders import (
     let_insiders_in,
     take_surplus_away,
 )
+from services.cli.retention import topics_that_keep_longer
 from services.contract.access import INSIDERS, Family, Outsider, insider
 from tests.support.kafka_matrix import Reached, asking, produced, reached, readable, writable
 
@@ -470,6 +472,13 @@ def _permission(
 ) -> ACL:
     resource = ResourcePattern(ResourceType.TOPIC, NAMESPACE + name, pattern)
     return ACL(principal, "*", operation, ACLPermissionType.ALLOW, resource)
+
+
+def test_who_is_no_administrator_is_told_that_brokers_do_not_show_it_their_settings(gavel: Gavel) -> None:
+    acme = admission.Outsiders(sources=(), buyers=("acme",))
+    assert topics_that_keep_longer(gavel.settings, acme) == []
+    with pytest.raises(BusFailed, match="may this user describe configurations"):
+        compare_topics(gavel.as_insider("operator"), gavel.settings.topics, acme)
 
 
 def test_a_kafka_without_access_lists_is_its_operators_business(stack: Stack) -> None:

@@ -47,5 +47,10 @@ def test_a_topic_that_keeps_records_longer_is_told_with_how_long(topic: FoundTop
     assert longer(LEADS, topic) == f"buyers.acme.leads keeps records {kept}, declared are 8.0 days"
 
 
+def test_a_topic_that_does_not_say_is_told() -> None:
+    silent = FoundTopic(partitions=1, replicas=1, config={})
+    assert longer(LEADS, silent) == "buyers.acme.leads does not say for how long it keeps records"
+
+
 def test_outsiders_topics_as_declared_have_forgotten_after_eight_days() -> None:
     assert 8 * DAY_MS < forgotten_after_ms() < 9 * DAY_MS
