@@ -312,7 +312,11 @@ def test_commands_show_a_password_once_and_never_log_it(gavel: Gavel, tmp_path: 
     assert json.loads(run("buyer", "add", "shown", "--json").stdout)["properties"] is None
     rotated = json.loads(run("buyer", "rotate", "shown", "--json").stdout)["properties"]
     assert rotated["sasl.password"] != password
-    assert run("buyer", "revoke", "shown").returncode == 0
+    revoked = run("buyer", "revoke", "shown")
+    assert revoked.returncode == 0
+    assert all(
+        f"`gavel {left}" in revoked.stderr for left in ("key revoke`", "key list`", "buyer pause shown`")
+    )
     assert (run("buyer", "revoke", "shown").returncode, run("buyer", "add", "Bad.").returncode) == (1, 2)
     saved = run("source", "add", "kept", "--save")
     assert (saved.returncode, saved.stdout) == (0, "")
