@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
@@ -16,6 +18,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from deploy.local.stack import Stack
 from tests.support.auditing import audit_violations
+from tests.support.gateway import free_port
 from tests.support.running import Gavel, running_gavel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -58,15 +61,39 @@ def send(
     gavel: Gavel, reference: str, lead_type: str, email: str, phone: str, *, to: Sequence[str] = ()
 ) -> None:
     """Send a lead as a source does; its consent names the buyers `to` whom alone it may go."""
+    write(gavel, gavel.topics.source_leads("web"), submission(reference, lead_type, email, phone, to=to))
+
+
+def submission(
+    reference: str, lead_type: str, email: str, phone: str, *, to: Sequence[str] = ()
+) -> dict[str, Any]:
     named = {"buyers": list(to)} if to else {}
-    submission = {
+    return {
         "lead_type": lead_type,
         "reference": reference,
         "contact": {"first_name": "Canary77" if email == EMAIL else "Sam", "email": email, "phone": phone},
         "details": {"state": "NY"},
         "consent": {"text": f"Call me, {email}", "at": "2026-01-01T00:00:00Z", **named},
     }
-    write(gavel, gavel.topics.source_leads("web"), submission)
+
+
+@contextmanager
+def source_by_http(gavel: Gavel) -> Iterator[httpx.Client]:
+    """Start a gateway, and speak to it as the source does."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    gavel.start("gateway", GAVEL_HTTP_PORT=str(port))
+    key = run(gavel, "key", "add", "--source", "web")["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=WITHIN_S, trust_env=False) as client:
+        gavel.wait_until("the gateway is ready", lambda: is_ready(client))
+        yield client
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def write(gavel: Gavel, topic: str, body: dict[str, Any]) -> None:
@@ -127,7 +154,13 @@ def notices(gavel: Gavel, buyer: str) -> Sequence[dict[str, Any]]:
 
 def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_again(gavel: Gavel) -> None:
     send(gavel, "one", "shared", EMAIL, PHONE)
-    send(gavel, "two", "alone", EMAIL.upper(), PHONE)
+    with source_by_http(gavel) as source:
+        lead = submission("two", "alone", EMAIL.upper(), PHONE)
+        sent = source.post("/v1/leads", json=lead, headers={"Idempotency-Key": EMAIL})
+        assert sent.status_code == httpx.codes.ACCEPTED, sent.text
+        unfit = source.post("/v1/leads", json=[EMAIL, PHONE], headers={"Idempotency-Key": "unfit"})
+        assert unfit.status_code == httpx.codes.UNPROCESSABLE_ENTITY, unfit.text
+        assert source.get("/v1/leads/" + EMAIL).status_code == httpx.codes.NOT_FOUND
     send(gavel, "other", "alone", "sam@example.com", "+12125550188")
     at_rest(gavel, closed=3)
 
@@ -185,7 +218,13 @@ def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_a
     send(gavel, "three", "staggered", "someone-else@example.com", PHONE)
     gavel.wait_until("a declined lead", lambda: receipts(gavel, "suppressed") == 1)
     at_rest(gavel, closed=3)
+    gavel.wait_until("the gateway knows", lambda: gavel.ask("select count(*) from gateway.leads") == [(4,)])
+    assert gavel.ask("select count(*) from gateway.replies") == [(1,)]
+    assert "gateway" in gavel.log_of("gateway")
     assert audit_violations(gavel, *CANARIES) == []
+    gavel.ask("update gateway.replies set body = %s returning 1", CANARIES[0].encode())
+    (found,) = audit_violations(gavel, *CANARIES)
+    assert "gateway.replies" in found, "it looks there"
 
 
 def test_archived_leads_are_told_and_erased_as_before_and_leads_without_a_hash_are_spoken_of(
