@@ -21,6 +21,7 @@ MARKED_FOLDERS = {"stream", "integration", "e2e"}
 CONTAINERS = "containers"
 WITH_SERVERS_OF_THEIR_OWN = {
     "test_doors.py",
+    "test_kafka_tls_broker.py",
     "test_local_stack.py",
     "test_standby.py",
     "test_three_brokers.py",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from confluent_kafka import KafkaError as LibrdkafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -241,10 +242,16 @@ def administrator(connection: Connection) -> Iterator[KafkaAdminClient]:
 
 def _require_answer(connection: Connection) -> None:
     """See that there is a cluster at all: kafka-python's client takes long to find out, and leaves sockets open."""
+    told: list[LibrdkafkaError] = []
+    # What is tried again until the deadline is told once, by the error that is raised.
+    client = AdminClient({**connection.librdkafka(error_cb=told.append), "log_level": 0})
     try:
-        AdminClient(connection.librdkafka()).list_topics("none", timeout=_REACHED_WITHIN_S)
+        client.list_topics("none", timeout=_REACHED_WITHIN_S)
     except KafkaException as error:
-        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {error.args[0].name()}") from error
+        client.poll(0)
+        reasons = [each.str() for each in told if each.code() != LibrdkafkaError._ALL_BROKERS_DOWN]
+        why = next(iter(reasons), error.args[0].name())
+        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {why}") from error
 
 
 def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> list[str]:
