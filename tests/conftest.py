@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,28 +19,45 @@ settings.load_profile("gavel")
 
 MARKED_FOLDERS = {"stream", "integration", "e2e"}
 CONTAINERS = "containers"
-IN_CONTAINERS = {
-    "test_billing_worker.py",
-    "test_bus.py",
-    "test_bus_administration.py",
-    "test_feed_worker.py",
-    "test_intake_worker.py",
-    "test_migrations.py",
-    "test_resale_worker.py",
-    "test_router_store.py",
+WITH_SERVERS_OF_THEIR_OWN = {
+    "test_doors.py",
+    "test_kafka_tls_broker.py",
+    "test_local_stack.py",
+    "test_standby.py",
+    "test_three_brokers.py",
 }
-"""What of the integration tests runs on containers as well, with `-m containers`: all clients, and workers of steps."""
+"""What of the integration tests starts and stops servers, or sets them up in a way of its own."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse containers in an expression: what else it names would run on a local stack, and nobody would know."""
+    asked = config.getoption("markexpr")
+    if re.search(rf"\b{CONTAINERS}\b", asked) and not is_on_containers(config):
+        raise pytest.UsageError(
+            f"-m {asked!r}: `{CONTAINERS}` stands alone, for it says what tests run on as well as which. Use "
+            f"`-m {CONTAINERS}`, and choose among them by file or with -k."
+        )
+
+
+def is_on_containers(config: pytest.Config) -> bool:
+    """Tell whether the tests run on containers, by `-m containers`."""
+    return bool(config.getoption("markexpr").strip() == CONTAINERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its level, which is its folder."""
+    """Mark each test with its level, which is its folder, and those that can run on containers."""
     root = Path(__file__).parent
     for item in items:
         level = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if level in MARKED_FOLDERS:
             item.add_marker(level)
-        if level == "integration" and item.path.name in IN_CONTAINERS:
+        if level == "integration" and _runs_in_containers(item):
             item.add_marker(CONTAINERS)
+
+
+def _runs_in_containers(item: pytest.Item) -> bool:
+    """Whatever needs nothing but the session's two servers, which the fixture `stack` has."""
+    return "stack" in getattr(item, "fixturenames", ()) and item.path.name not in WITH_SERVERS_OF_THEIR_OWN
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +68,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """
     from tests.support.stack import contained_stack, session_stack
 
-    start = contained_stack if request.config.getoption("markexpr") == CONTAINERS else session_stack
+    start = contained_stack if is_on_containers(request.config) else session_stack
     with start(tmp_path_factory.mktemp("stack")) as running:
         yield running
 

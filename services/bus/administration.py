@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from confluent_kafka import KafkaError as LibrdkafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -86,9 +87,10 @@ class CreatedTopics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedTopics:
-    """What is declared, and how what is there differs from it: what is missing, and what is otherwise, in words."""
+    """What is declared, and what is there: what is missing, and what is otherwise, in words."""
 
     wanted: tuple[WantedTopic, ...]
+    found: Mapping[str, FoundTopic]
     missing: tuple[str, ...]
     differences: tuple[str, ...]
 
@@ -179,6 +181,7 @@ def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders 
         found = _found(admin, wanted)
     return ComparedTopics(
         wanted=wanted,
+        found=found,
         missing=tuple(topic.name for topic in wanted if topic.name not in found),
         differences=tuple(
             line for topic in wanted if topic.name in found for line in _lines(topic, found[topic.name])
@@ -187,12 +190,14 @@ def compare_topics(connection: Connection, topics: Topics, market: HasOutsiders 
 
 
 def broker_setting(admin: KafkaAdminClient, name: str) -> str:
-    """Look up how the brokers are configured, at one that is there."""
+    """Look up how the brokers are configured, at one that is there; raise `BusFailed` where they don't say."""
     brokers = admin.describe_cluster()["brokers"]
     broker = next(broker["broker_id"] for broker in brokers if not broker.get("is_fenced"))
     asked = ConfigResource(ConfigResourceType.BROKER, str(broker), {name: None})
-    answer = admin.describe_configs([asked], config_filter="all")["broker"]
-    return str(answer[str(broker)][name]["value"])
+    answer = admin.describe_configs([asked], config_filter="all")["broker"][str(broker)]
+    if name not in answer:
+        raise BusFailed(f"broker {broker} does not say its {name}: may this user describe configurations?")
+    return str(answer[name]["value"])
 
 
 def _brokers(admin: KafkaAdminClient) -> int:
@@ -237,10 +242,16 @@ def administrator(connection: Connection) -> Iterator[KafkaAdminClient]:
 
 def _require_answer(connection: Connection) -> None:
     """See that there is a cluster at all: kafka-python's client takes long to find out, and leaves sockets open."""
+    told: list[LibrdkafkaError] = []
+    # What is tried again until the deadline is told once, by the error that is raised.
+    client = AdminClient({**connection.librdkafka(error_cb=told.append), "log_level": 0})
     try:
-        AdminClient(connection.librdkafka()).list_topics("none", timeout=_REACHED_WITHIN_S)
+        client.list_topics("none", timeout=_REACHED_WITHIN_S)
     except KafkaException as error:
-        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {error.args[0].name()}") from error
+        client.poll(0)
+        reasons = [each.str() for each in told if each.code() != LibrdkafkaError._ALL_BROKERS_DOWN]
+        why = next(iter(reasons), error.args[0].name())
+        raise BusFailed(f"Kafka at {connection.bootstrap} does not answer: {why}") from error
 
 
 def _create(admin: KafkaAdminClient, wanted: Sequence[WantedTopic]) -> list[str]:

@@ -40,8 +40,8 @@ class ShutOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outsiders:
-    """A market that consists of these."""
+class Outsiders:
+    """What these sources and buyers would be as a market."""
 
     sources: tuple[str, ...]
     buyers: tuple[str, ...]
@@ -57,7 +57,8 @@ def admit(found: StepSettings, outsiders: Sequence[Outsider], quota: Quota = OUT
         topics = create_topics(administration(found), found.topics, _market_of(outsiders))
         grants = doors.let_in([grant for each in outsiders for grant in outsider_grants(found.topics, each)])
         users = [each.user(found.topics) for each in outsiders]
-        quotas = sum(doors.limit(user, quota) for user in users)
+        # A quota that is there stays: whoever changed it knew why.
+        quotas = sum(doors.limit(user, quota) for user in users if not doors.quota_of(user))
         without = sorted(set(users) - set(doors.users()))
         properties = _with_passwords(found, doors, without)
     return Admitted(topics=topics, grants=grants, quotas=quotas, properties=properties)
@@ -122,5 +123,5 @@ def _with_passwords(found: StepSettings, doors: Doors, users: Sequence[str]) -> 
     return {user: properties_of(administrator, user, password) for user, password in passwords.items()}
 
 
-def _market_of(outsiders: Sequence[Outsider]) -> _Outsiders:
-    return _Outsiders(*(tuple(each.id for each in outsiders if each.family is family) for family in Family))
+def _market_of(outsiders: Sequence[Outsider]) -> Outsiders:
+    return Outsiders(*(tuple(each.id for each in outsiders if each.family is family) for family in Family))

@@ -67,7 +67,7 @@ def add_doors(app: typer.Typer, family: Family) -> None:
             _say_properties(shown)
         remark(f"The password of {user} is another one now.")
 
-    @app.command(help=f"Shut a {one} out at Kafka, at once; its topics stay, and the market as it is.")
+    @app.command(help=f"Shut a {one} out at Kafka, at once; its topics stay, HTTP, and the market as it is.")
     def revoke(id: Id, as_json: AsJson = False) -> None:
         found, outsider = _asked(family, id)
         done = admission.shut_out(found, outsider)
@@ -75,7 +75,7 @@ def add_doors(app: typer.Typer, family: Family) -> None:
             say_json({"user": done.user, "had_password": done.had_password, "grants": done.grants})
         else:
             say(f"Shut out: {done.user}. It had {done.grants} permissions.")
-        remark(f"The market still has it: `gavel {one} pause {id}` ends its trade.")
+        _remark_shut_out(family, id)
 
 
 def _asked(family: Family, id: str) -> tuple[StepSettings, Outsider]:
@@ -97,6 +97,15 @@ def _remark_added(found: StepSettings, outsider: Outsider, made: admission.Admit
     if not made.properties:
         again = f"`gavel {outsider.family.one} rotate {outsider.id}` gives it another."
         remark(f"It has a password already, which isn't shown again. {again}")
+
+
+def _remark_shut_out(family: Family, id: str) -> None:
+    """Say what is left open, whether it is used or not: the database would know, and Kafka needs none."""
+    webhook = " and its webhook" if family is Family.BUYERS else ""
+    remark(
+        f"By HTTP its keys{webhook} work on: `gavel key revoke` ends each key that `gavel key list` has of it. The "
+        f"market still has it: `gavel {family.one} pause {id}` ends its trade."
+    )
 
 
 def _say_properties(properties: admission.Properties | None) -> None:

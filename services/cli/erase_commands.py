@@ -16,7 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from services.bus.database import connect
+from services.bus.ports import BusFailed
 from services.bus.settings import StepSettings
+from services.cli.admission import Outsiders
 from services.cli.asking import DECIDED_WITHIN_S, WaitS, last_seq, place, require, wait_for
 from services.cli.complaints import WENT_WRONG, Complaint
 from services.cli.people import (
@@ -26,18 +28,19 @@ from services.cli.people import (
     hashed,
     have_decided,
     identity_keys,
+    lead_id_in,
     lead_ids_of,
 )
 from services.cli.printing import remark, say, say_json, say_table
+from services.cli.retention import forgotten_after_ms, topics_that_keep_longer
 from services.cli.surroundings import connect_as_auditor, settings
 from services.contract.events import CommandRefused, ErasureReason
 from services.contract.inputs import AcknowledgeErasure, EraseLead
-from services.contract.times import MINUTE_MS, iso_time
-from services.contract.topics import declarations
+from services.contract.times import iso_time
 from services.intake.forgetting import forget_fingerprints, subjects_of_details
 from services.router.lead import Lead, WithdrawnEarly
 from services.router.state_bytes import state_of
-from services.vault.people import leads_of, suppress
+from services.vault.people import leads_of, persons_of, suppress
 from services.vault.ring import vault_of
 from services.vault.table import read
 
@@ -55,11 +58,9 @@ app = typer.Typer(cls=_PersonUnlessNamed, help="Forget a person.", no_args_is_he
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 _ASK_EACH_S = 0.1
-BROKER_SWEEPS_EACH_MS = 10 * MINUTE_MS
-"""The broker looks for old segments every 5 minutes, and deletes their files a minute later; twice that, for safety."""
 
 _STATES = """
-select l.lead_id::text, r.state, exists (select from vault.leads v where v.lead_id = l.lead_id)
+select l.lead_id::text, l.source_id, r.state, exists (select from vault.leads v where v.lead_id = l.lead_id)
 from intake.all_leads l left join router.all_leads r using (lead_id)
 where l.lead_id = any(%s::uuid[]) order by l.received_at_ms, l.lead_id
 """
@@ -117,6 +118,7 @@ def person(
         "undecided": left,
         "still_sealed": sealed,
         "topics_forget_by": iso_time(_now_ms() + forgotten_after_ms()),
+        "topics_that_keep_longer": _keep_longer(found, leads),
     }
     if as_json:
         say_json(answer)
@@ -174,22 +176,37 @@ def acknowledge(
         say(f"On record: {buyer} has erased it." if decided.events else "That was on record already.")
 
 
-def forgotten_after_ms() -> int:
-    """Say after how long topics with details have deleted a record: its retention, and a segment that it waits in."""
-    return BROKER_SWEEPS_EACH_MS + max(
-        int(config["retention.ms"]) + int(config["segment.ms"])
-        for config in (dict(declared.config) for declared in declarations())
-        if "segment.ms" in config
+def _keep_longer(found: StepSettings, leads: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """Look at the topics that these leads went through as they are; None, and a warning, where that can't be seen."""
+    outsiders = Outsiders(
+        sources=tuple({lead["source"] for lead in leads}),
+        buyers=tuple({holder for lead in leads for holder in lead["holders"]}),
     )
+    try:
+        longer = topics_that_keep_longer(found, outsiders)
+    except BusFailed as error:
+        remark(
+            f"warning: how long topics keep records is told as declared, for Kafka did not say it: {error}"
+        )
+        return None
+    for line in longer:
+        remark(f"warning: {line}. The operator of Kafka can alter its `retention.ms` and `segment.ms`.")
+    return longer
 
 
 def _suppress(found: StepSettings, text: str, lead_ids: Sequence[str]) -> list[str]:
     """Suppress every way to reach the person that is known, and find its leads anew: none comes after."""
-    keys = identity_keys(found)
-    subjects = subjects_of_details(_details(found, lead_ids).values(), keys)
-    if text not in lead_ids:
+    subjects = subjects_of_details(_details(found, lead_ids).values(), identity_keys(found))
+    if lead_id_in(text) is None:
         subjects.add(hashed(text, found))
     with as_operator(found) as operator:
+        # Of a lead that was erased before, hashes alone are left.
+        subjects = subjects or persons_of(operator, lead_ids)
+        if not subjects:
+            raise Complaint(
+                f"Nobody is known by lead {lead_ids[0]}: neither details nor hashes of a person are kept of it.",
+                "Name the person by an email address or a phone number.",
+            )
         suppress(operator, subjects)
         return sorted({*lead_ids, *leads_of(operator, subjects)})
 
@@ -213,12 +230,13 @@ def _look(
     return [
         {
             "lead_id": lead_id,
+            "source": source_id,
             "holders": list(state.holders) if isinstance(state, Lead) else [],
             "open": not isinstance(state, Lead) or state.outcome is None,
             "sealed": sealed,
             "is_asked": _is_asked(state, reason),
         }
-        for lead_id, bytes_, sealed in rows
+        for lead_id, source_id, bytes_, sealed in rows
         for state in [None if bytes_ is None else state_of(bytes(bytes_))]
     ]
 

@@ -55,12 +55,19 @@ def hashed(text: str, found: StepSettings) -> bytes:
         ) from None
 
 
+def lead_id_in(text: str) -> str | None:
+    """Read a lead's id, in capital letters or small ones; None for what names a person."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
 def lead_ids_of(text: str, found: StepSettings) -> list[str]:
     """Name a person's leads, or the one lead that is meant by its id."""
-    try:
-        return [str(UUID(text))]
-    except ValueError:
-        pass
+    lead_id = lead_id_in(text)
+    if lead_id is not None:
+        return [lead_id]
     with as_operator(found) as connection:
         return leads_of(connection, [hashed(text, found)])
 

@@ -24,6 +24,7 @@ class IdentityKeys:
         """Take the fingerprint key; its owner keeps it for good, or every lead is new."""
         self._payload = KeyedHash(secret, b"payload\n")
         self._reference = KeyedHash(secret, b"reference\n")
+        self._idempotency = KeyedHash(secret, b"idempotency\n")
         self._person = KeyedHash(secret, b"person\n")
         self._subject = KeyedHash(secret, b"subject\n")
 
@@ -39,6 +40,12 @@ class IdentityKeys:
             keyed = self._reference.of(f"{source_id}\n{reference}".encode())
             return lead_id_of(source_id, f"keyed:{keyed.hex()}")
         return lead_id_of(source_id, reference)
+
+    def idempotency_key(self, owner: str, key: str) -> str:
+        """Give what an Idempotency-Key of this owner's is kept as: itself, or keyed where it may be personal."""
+        if not is_personal(key):
+            return key
+        return f"keyed:{self._idempotency.of(f'{owner} {key}'.encode()).hex()}"
 
     def fingerprint(self, lead_type: str, kind: str, value: str) -> bytes:
         """Hash what a person is known again by, within a lead type (16 bytes)."""

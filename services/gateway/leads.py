@@ -67,7 +67,7 @@ class LeadRoutes:
         return _json(200, status_json(found), {"Cache-Control": "no-store"})
 
     async def _send_one(self, request: Request, caller: Caller) -> Response:
-        key = key_of(request.headers.get("idempotency-key"))
+        key = self._desk.keys.idempotency_key(caller.owner, key_of(request.headers.get("idempotency-key")))
         body = await whole_body(request, SUBMISSION_BYTES_MAX)
         try:
             document = read_submission(body)

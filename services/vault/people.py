@@ -11,6 +11,7 @@ from typing import Any
 from psycopg import Connection
 
 _LEADS = "select distinct lead_id::text from vault.people where person = any(%s::uuid[]) order by 1"
+_PERSONS = "select distinct person from vault.people where lead_id = any(%s::uuid[])"
 _LOCK = "lock table vault.suppressed in access exclusive mode"
 _ADD = """
 insert into vault.suppressed (person, added_at_ms)
@@ -25,6 +26,11 @@ _IS = "select count(*) from vault.suppressed where person = any(%s::uuid[])"
 def leads_of(connection: Connection[Any], subjects: Collection[bytes]) -> list[str]:
     """Name all leads of these persons that were ever accepted, archived and erased ones too."""
     return [lead_id for (lead_id,) in connection.execute(_LEADS, [_texts(subjects)])]
+
+
+def persons_of(connection: Connection[Any], lead_ids: Collection[str]) -> set[bytes]:
+    """Give what hashes are kept of these leads' persons; it reads the whole table, whose order is by person."""
+    return {person.bytes for (person,) in connection.execute(_PERSONS, [list(lead_ids)])}
 
 
 def suppress(connection: Connection[Any], subjects: Collection[bytes]) -> int:

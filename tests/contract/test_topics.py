@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from services.bus.migrations import STEPS
+from services.cli.retention import forgotten_after_ms
 from services.contract.codec import SCHEMAS
 from services.contract.topics import TopicDeclaration, Topics, declarations
 from tests.support.records import DELIVERED_TYPES, EVENT_TYPES, RECORD_TYPES
@@ -94,6 +95,20 @@ def test_retention_is_said_and_personal_data_is_kept_for_days_only(topic: TopicD
     assert retention_ms == -1 or retention_ms >= DAY_MS
     if not topic.personal_data.startswith("none"):
         assert DAY_MS <= retention_ms <= 30 * DAY_MS
+
+
+@each
+def test_outsiders_topics_declare_segments_of_a_day_at_most(topic: TopicDeclaration) -> None:
+    """A record goes with its segment, and by the broker's default one takes records for 7 days."""
+    if "<id>" in topic.name:
+        assert int(dict(topic.config)["segment.ms"]) <= DAY_MS
+
+
+@each
+def test_the_date_of_an_erasure_is_behind_every_topic_of_outsiders(topic: TopicDeclaration) -> None:
+    config = dict(topic.config)
+    if "<id>" in topic.name:
+        assert forgotten_after_ms() > int(config["retention.ms"]) + int(config["segment.ms"])
 
 
 def test_log_alone_is_kept_for_good() -> None:

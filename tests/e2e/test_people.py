@@ -6,15 +6,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from deploy.local.stack import Stack
 from tests.support.auditing import audit_violations
+from tests.support.gateway import free_port
 from tests.support.running import Gavel, running_gavel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -33,6 +37,12 @@ def gavel(stack: Stack, database: str, tmp_path: Path) -> Iterator[Gavel]:
 
 def run(gavel: Gavel, *arguments: str, given: str = "", code: int = 0) -> Any:
     """Run a command as an operator does, and give its answer; nothing it says may name the person."""
+    return json.loads(told_by(gavel, *arguments, given=given, code=code).stdout)
+
+
+def told_by(
+    gavel: Gavel, *arguments: str, given: str = "", code: int = 0
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments, "--json"],
         env=gavel.environment(),
@@ -44,22 +54,46 @@ def run(gavel: Gavel, *arguments: str, given: str = "", code: int = 0) -> Any:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert not any(canary in done.stdout + done.stderr for canary in CANARIES)
-    return json.loads(done.stdout)
+    return done
 
 
 def send(
     gavel: Gavel, reference: str, lead_type: str, email: str, phone: str, *, to: Sequence[str] = ()
 ) -> None:
     """Send a lead as a source does; its consent names the buyers `to` whom alone it may go."""
+    write(gavel, gavel.topics.source_leads("web"), submission(reference, lead_type, email, phone, to=to))
+
+
+def submission(
+    reference: str, lead_type: str, email: str, phone: str, *, to: Sequence[str] = ()
+) -> dict[str, Any]:
     named = {"buyers": list(to)} if to else {}
-    submission = {
+    return {
         "lead_type": lead_type,
         "reference": reference,
         "contact": {"first_name": "Canary77" if email == EMAIL else "Sam", "email": email, "phone": phone},
         "details": {"state": "NY"},
         "consent": {"text": f"Call me, {email}", "at": "2026-01-01T00:00:00Z", **named},
     }
-    write(gavel, gavel.topics.source_leads("web"), submission)
+
+
+@contextmanager
+def source_by_http(gavel: Gavel) -> Iterator[httpx.Client]:
+    """Start a gateway, and speak to it as the source does."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    gavel.start("gateway", GAVEL_HTTP_PORT=str(port))
+    key = run(gavel, "key", "add", "--source", "web")["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=WITHIN_S, trust_env=False) as client:
+        gavel.wait_until("the gateway is ready", lambda: is_ready(client))
+        yield client
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def write(gavel: Gavel, topic: str, body: dict[str, Any]) -> None:
@@ -81,6 +115,12 @@ def everything_in(gavel: Gavel, topic: str) -> list[dict[str, Any]]:
             found += [json.loads(record.value) for record in records]
     consumer.close()
     return found
+
+
+def keep_for_good(gavel: Gavel, topic: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=gavel.kafka)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "-1"})])
+    admin.close()
 
 
 def receipts(gavel: Gavel, reason: str) -> int:
@@ -114,7 +154,13 @@ def notices(gavel: Gavel, buyer: str) -> Sequence[dict[str, Any]]:
 
 def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_again(gavel: Gavel) -> None:
     send(gavel, "one", "shared", EMAIL, PHONE)
-    send(gavel, "two", "alone", EMAIL.upper(), PHONE)
+    with source_by_http(gavel) as source:
+        lead = submission("two", "alone", EMAIL.upper(), PHONE)
+        sent = source.post("/v1/leads", json=lead, headers={"Idempotency-Key": EMAIL})
+        assert sent.status_code == httpx.codes.ACCEPTED, sent.text
+        unfit = source.post("/v1/leads", json=[EMAIL, PHONE], headers={"Idempotency-Key": "unfit"})
+        assert unfit.status_code == httpx.codes.UNPROCESSABLE_ENTITY, unfit.text
+        assert source.get("/v1/leads/" + EMAIL).status_code == httpx.codes.NOT_FOUND
     send(gavel, "other", "alone", "sam@example.com", "+12125550188")
     at_rest(gavel, closed=3)
 
@@ -137,8 +183,13 @@ def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_a
     planned = run(gavel, "erase", EMAIL, "--dry-run")
     assert [lead["sealed"] for lead in planned["leads"]] == [True, True]
     assert gavel.ask("select count(*) from vault.leads") == [(3,)]
+    assert planned["topics_that_keep_longer"] == []
+    (holder,) = (recipient["buyer"] for recipient in alone["recipients"])
+    keep_for_good(gavel, gavel.topics.buyer_leads(holder))
     done = run(gavel, "erase", "--suppress", EMAIL)
     assert (done["undecided"], done["still_sealed"]) == (0, 0)
+    (longer,) = done["topics_that_keep_longer"]
+    assert longer.startswith(f"{gavel.topics.buyer_leads(holder)} keeps records for good")
     assert gavel.ask("select count(*) from vault.leads") == [(1,)]
     assert gavel.ask("select count(*) from intake.fingerprints") == [(2,)], "those of the other person"
     again = run(gavel, "erase", EMAIL)
@@ -167,7 +218,13 @@ def test_person_is_told_who_has_its_data_is_erased_everywhere_and_is_not_asked_a
     send(gavel, "three", "staggered", "someone-else@example.com", PHONE)
     gavel.wait_until("a declined lead", lambda: receipts(gavel, "suppressed") == 1)
     at_rest(gavel, closed=3)
+    gavel.wait_until("the gateway knows", lambda: gavel.ask("select count(*) from gateway.leads") == [(4,)])
+    assert gavel.ask("select count(*) from gateway.replies") == [(1,)]
+    assert "gateway" in gavel.log_of("gateway")
     assert audit_violations(gavel, *CANARIES) == []
+    gavel.ask("update gateway.replies set body = %s returning 1", CANARIES[0].encode())
+    (found,) = audit_violations(gavel, *CANARIES)
+    assert "gateway.replies" in found, "it looks there"
 
 
 def test_archived_leads_are_told_and_erased_as_before_and_leads_without_a_hash_are_spoken_of(
@@ -212,6 +269,14 @@ def test_archived_leads_are_told_and_erased_as_before_and_leads_without_a_hash_a
     (erased,) = run(gavel, "subject", EMAIL)["leads"]
     assert erased["erasure"]["reason"] == "erased"
     assert {recipient["erased_at"] for recipient in erased["recipients"]} == {None}
+
+    nobody = told_by(gavel, "erase", "--suppress", other["lead_id"], code=1)
+    assert f"Nobody is known by lead {other['lead_id']}" in nobody.stderr
+    assert run(gavel, "suppress", "count")["count"] == 0
+    run(gavel, "erase", "--suppress", named["lead_id"].upper())
+    assert run(gavel, "suppress", "count")["count"] == 2, (
+        "its address and its number, by the hashes that are left"
+    )
     assert audit_violations(gavel, *CANARIES) == []
 
 

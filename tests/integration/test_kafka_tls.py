@@ -11,36 +11,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from services.bus.hosting import faust_credentials
 from services.bus.kafka import Connection, read_properties
+from tests.support.tls import Authority, authority
 
 pytestmark = pytest.mark.timeout(60)
 
 WAITS_S = 10.0
 ASKS_FOR_S = 2.0
-BEGAN, ENDS = datetime(2025, 1, 1, tzinfo=UTC), datetime(2125, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """A certificate that signs itself, and its key, as files."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +35,6 @@ class Listener:
 
     port: int
     heard: threading.Event
-
-
-def authority(folder: Path, name: str) -> Authority:
-    """Make one for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(
-        issuer_name=subject,
-        subject_name=subject,
-        public_key=key.public_key(),
-        serial_number=1,
-        not_valid_before=BEGAN,
-        not_valid_after=ENDS,
-    )
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    signed = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
-    made = Authority(folder / f"{name}.pem", folder / f"{name}.key")
-    made.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    made.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return made
 
 
 @contextmanager

@@ -49,6 +49,19 @@ def test_reference_is_personal_when_it_reads_like_a_phone_or_an_address(
     assert is_personal(reference) is personal
 
 
+@pytest.mark.parametrize("key", ["jane@example.com", "+1 212 555 0177", "2125550177"])
+def test_idempotency_key_that_may_be_personal_is_keyed_for_its_owner_alone(key: str) -> None:
+    kept = KEYS.idempotency_key("source:web", key)
+    assert key not in kept
+    assert kept == KEYS.idempotency_key("source:web", key)
+    assert kept != KEYS.idempotency_key("source:forms", key)
+    assert kept != OTHER_KEYS.idempotency_key("source:web", key)
+
+
+def test_idempotency_key_that_is_not_personal_is_kept_as_it_is() -> None:
+    assert KEYS.idempotency_key("source:web", "order-17") == "order-17"
+
+
 def test_without_a_reference_the_content_names_the_lead() -> None:
     first, other = (KEYS.payload_hash(content) for content in (b"one", b"other"))
     assert KEYS.lead_id("sunform", None, first) == KEYS.lead_id("sunform", None, first)
