@@ -23,6 +23,9 @@ IDLE_IN_TRANSACTION_MS = 1_000
 LOCK_MS = 1_000
 CONNECT_S = 5
 
+NOW_MS = "(extract(epoch from statement_timestamp()) * 1000)::bigint"
+"""The time in SQL, of the type of the columns that hold times: one of another type would be looked up by no index."""
+
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 # A dead peer is noticed after 3 + 3 x 1 seconds of silence, unacknowledged data after 6. libpq passes these to the

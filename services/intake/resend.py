@@ -15,6 +15,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
+from services.bus.database import NOW_MS
 from services.bus.kafka import Connection, record_of
 from services.bus.liveness import monotonic_s
 from services.bus.ports import BusFailed, Message, Producer, Record, Stopped
@@ -30,13 +31,13 @@ _ANSWER_S = 10.0
 
 _CREATE = "create temporary table listed (lead_id uuid not null)"
 _COPY = "copy listed (lead_id) from stdin"
-_COUNT = """
+_COUNT = f"""
 select count(*) from intake.all_leads
-where received_at_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint - %s
+where received_at_ms < {NOW_MS} - %s
 """
-_UNLISTED = """
+_UNLISTED = f"""
 select lead_id::text, record from intake.all_leads as lead
-where received_at_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint - %s
+where received_at_ms < {NOW_MS} - %s
     and not exists (select from listed where listed.lead_id = lead.lead_id)
 order by received_at_ms, lead_id
 """

@@ -17,7 +17,7 @@ from psycopg import Cursor as PsycopgCursor
 from psycopg.rows import TupleRow
 
 from services.bus.arrays import Bigints, Byteas, Texts, Uuids, adapt, uuids
-from services.bus.database import Session
+from services.bus.database import NOW_MS, Session
 from services.bus.ports import PassingFault, Stopped
 from services.contract.market import Market
 from services.intake.domain import KnownLead, Origin, Owner, corrections
@@ -71,38 +71,37 @@ _KEEP_CONSENTS = _KEEP_SEALED.format("vault.consents")
 _SUPPRESSED = "select uuid_send(person) from vault.suppressed where person = any(%s)"
 _CURRENT_VERSION = "select coalesce(max(version), 0) from market.versions"
 
-# Times are compared in the columns' own type: else their indexes would be walked from end to end.
 # What is expired of fingerprints and persons is found by walking the primary key; whoever took a fingerprint over in
 # between keeps it, because the deletion looks at the row again.
-_FORGET_FINGERPRINTS = """
+_FORGET_FINGERPRINTS = f"""
 with walked as (
     select fingerprint from intake.fingerprints where fingerprint > %s order by fingerprint limit %s
 ), forgotten as (
     delete from intake.fingerprints as row
     using walked
     where row.fingerprint = walked.fingerprint
-        and row.kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
+        and row.kept_until_ms < {NOW_MS}
     returning 1
 )
 select (select count(*) from forgotten), (select fingerprint from walked order by 1 desc limit 1)
 """
-_FORGET_SEALED = """
-delete from {table} where lead_id = any(array(
-    select lead_id from {table}
-    where kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
+_FORGET_SEALED = f"""
+delete from {{table}} where lead_id = any(array(
+    select lead_id from {{table}}
+    where kept_until_ms < {NOW_MS}
     order by kept_until_ms limit %s
 ))
 """
 FORGET_DETAILS = _FORGET_SEALED.format(table="vault.leads")
 FORGET_CONSENTS = _FORGET_SEALED.format(table="vault.consents")
-_FORGET_SUBJECTS = """
+_FORGET_SUBJECTS = f"""
 with walked as (
     select person, lead_id from vault.people where (person, lead_id) > (%s, %s) order by person, lead_id limit %s
 ), forgotten as (
     delete from vault.people as row
     using walked
     where row.person = walked.person and row.lead_id = walked.lead_id
-        and row.kept_until_ms < (extract(epoch from statement_timestamp()) * 1000)::bigint
+        and row.kept_until_ms < {NOW_MS}
     returning 1
 )
 select (select count(*) from forgotten), w.person, w.lead_id
