@@ -188,8 +188,13 @@ class Gateway:
             self._look_at_ms = now_ms + LOOKS_EACH_MS
         self._post(now_ms)
         if now_ms >= self._forget_at_ms:
-            forgotten = self._store.forget(now_ms, FORGETS_AT_ONCE)
-            self._forget_at_ms = now_ms + (FORGETS_EACH_MS if forgotten < FORGETS_AT_ONCE else 0)
+            self._forget(now_ms)
+
+    def _forget(self, now_ms: int) -> None:
+        """Forget what is old; where much is due, go on at the next turn, and where it fails, when it is due again."""
+        self._forget_at_ms = now_ms + FORGETS_EACH_MS
+        if self._store.forget(now_ms, FORGETS_AT_ONCE) >= FORGETS_AT_ONCE:
+            self._forget_at_ms = now_ms
 
     def _post(self, now_ms: int) -> None:
         due = {topic: lane for topic, lane in self._lanes.items() if lane.is_due(now_ms)}
@@ -245,15 +250,14 @@ class Gateway:
         for kind, times in Counter(type(outcome).__name__ for outcome in self._unsettled).items():
             self._metrics.webhooks.labels(kind.lower()).inc(times)
         for outcome in self._unsettled:
-            place = str(outcome.waiting.pointer)
+            waiting = outcome.waiting
             match outcome:
                 case Disabled():
-                    _log.error("webhook is gone", buyer=outcome.waiting.buyer_id, record=place)
-                case Failed() if next_try_ms(outcome.waiting, 0) is None:
+                    _log.error("webhook is gone", buyer=waiting.buyer_id, record=str(waiting.pointer))
+                case Failed() if next_try_ms(waiting, 0) is None:
                     self._metrics.given_up.inc()
-                    _log.error(
-                        "webhook given up", buyer=outcome.waiting.buyer_id, record=place, error=outcome.error
-                    )
+                    record = str(waiting.pointer)
+                    _log.error("webhook given up", buyer=waiting.buyer_id, record=record, error=outcome.error)
                 case _:
                     pass
 

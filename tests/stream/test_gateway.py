@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.bus.memory import Crash, Faults, MemoryHost, MemoryKafka, VirtualClock
-from services.bus.ports import Message, TopicPartition
+from services.bus.ports import Message, PassingFault, TopicPartition
 from services.contract.ids import lead_id_of
 from services.contract.times import iso_time
 from services.contract.topics import Topics
@@ -259,6 +259,21 @@ def test_a_url_that_is_gone_is_left_alone_and_its_records_wait() -> None:
         host.turn()
     assert Counter(world.had) == {Pointer(LEADS.topic, 0, 0): 2}
     assert world.store.waiting == {}
+
+
+def test_forgetting_that_fails_keeps_no_record_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again when it is due again."""
+    world = _told()
+    tried: list[int] = []
+
+    def failing(_store: MemoryGatewayStore, now_ms: int, limit: int) -> int:
+        tried.append(now_ms + limit)
+        raise PassingFault("the transaction took too long")
+
+    monkeypatch.setattr(MemoryGatewayStore, "forget", failing)
+    _run(world)
+    assert len(world.had) == 5
+    assert len(tried) == 1
 
 
 def test_only_those_who_use_http_are_read() -> None:

@@ -28,6 +28,7 @@ from services.contract.inputs import (
     UpgradeSale,
 )
 from services.contract.times import DAY_MS
+from services.intake.memory_store import MemoryIntakeStore
 from services.intake.ports import Kept
 from services.intake.qualification import subject_of
 from services.intake.reading import DEAD_LETTERS_IN_A_ROW_MAX
@@ -421,6 +422,25 @@ def test_vault_forgets_when_the_declared_days_are_over_and_consent_outlives_it()
     world.clock.advance(1_827 * DAY_MS)
     worker.host.turn()
     assert not world.tables.consents
+
+
+def test_forgetting_that_fails_keeps_no_lead_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again when it is due again, and not before the leads."""
+    world = World()
+    worker = world.start()
+    worker.host.drain()
+    tried: list[int] = []
+
+    def failing(_store: MemoryIntakeStore, limit: int) -> int:
+        tried.append(limit)
+        raise PassingFault("the transaction took too long")
+
+    monkeypatch.setattr(MemoryIntakeStore, "forget", failing)
+    world.clock.advance(int(FORGETS_EACH_S * 1_000))
+    world.send(submission(1))
+    worker.host.drain()
+    assert len(world.qualified_leads()) == 1
+    assert len(tried) == 1
 
 
 def test_nothing_personal_is_logged(
