@@ -203,12 +203,16 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadDay:
-    """A day by name, what it is, and how it is played; raises `CampaignError` where it does not go as it must."""
+    """A day by name, what it is, and how it is played; raises `CampaignError` where it does not go as it must.
+
+    `rests_s`: how much longer than after any other day it may take until all is at rest.
+    """
 
     name: str
     what: str
     play: Callable[[Scene, Size], None]
     takes_minutes: bool = False
+    rests_s: Callable[[Size], float] = lambda _: 0.0
 
 
 def _line(worker: str, text: str) -> Log | None:

@@ -43,6 +43,7 @@ _ALL = (
         what="for minutes more comes in than the steps can do",
         play=outages.overload,
         takes_minutes=True,
+        rests_s=outages.rests_after_overload_s,
     ),
 )
 

@@ -101,6 +101,11 @@ def overload(scene: Scene, size: Size) -> None:
     _await_drained(scene, "after the load went back to a quarter")
 
 
+def rests_after_overload_s(size: Size) -> float:
+    """Leave time for the windows of all leads that came while more came than could be done."""
+    return 3 * 60 * size.overload_minutes
+
+
 def _await_drained(scene: Scene, when: str) -> None:
     scene.await_leads(1, within_s=_BACK_WITHIN_S)
     moment_s = time.monotonic()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.bad_days import outages
 from chaos.bad_days.day import BadDay, Scene
 from chaos.bad_days.size import Size
 from chaos.campaign import Campaign, CampaignError, Outcome, Say, Terms
@@ -24,7 +23,6 @@ from chaos.subject import Site
 from services.contract.topics import partitions_declared
 
 WAITING_MAX = 3_000
-_RESTS_FOR_OVERLOAD = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +75,7 @@ def play(days: Sequence[BadDay], size: Size, servers: Servers, folder: Path, say
             rate_per_s=size.rate_per_s,
             waiting_max=WAITING_MAX,
             recovers_within_s=size.rests_within_s,
-            rests_within_s=_rests_within_s(days, size),
+            rests_within_s=size.rests_within_s + sum(day.rests_s(size) for day in days),
         ),
         say=say,
         trouble=trouble,
@@ -92,12 +90,6 @@ def play(days: Sequence[BadDay], size: Size, servers: Servers, folder: Path, say
         played.outcome, [words for told in played.told for words in told.scene.expected]
     )
     return played
-
-
-def _rests_within_s(days: Sequence[BadDay], size: Size) -> float:
-    """Leave time for the windows of all leads that came while more came than could be done."""
-    overloaded = any(day.play is outages.overload for day in days)
-    return size.rests_within_s + (_RESTS_FOR_OVERLOAD * size.overload_minutes * 60 if overloaded else 0.0)
 
 
 def _told(day: BadDay, size: Size, scene: Scene) -> Told:
