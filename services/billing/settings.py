@@ -15,5 +15,8 @@ class BillingSettings(StepSettings):
     """
 
     batch_wait_ms: int = Field(
-        default=100, ge=0, le=1_000, description="how long a batch waits for more records after its first"
+        default=100,
+        ge=0,
+        le=1_000,
+        description="how long a step rests at most so that records gather: half of what its last batch took, if less",
     )

@@ -1,7 +1,8 @@
 """What was read and not yet handled: collected into batches while the step is busy, and bounded.
 
-Two batches at most are on their way to the step; behind them, records wait until they fill one more. No IO, no clock:
-the pump adds and takes, the step's thread says what it has begun and finished.
+Two batches at most are on their way to the step; behind them, records wait until they fill one more. A step rests after
+each batch, so that records gather, unless one is full: a batch has a price, whatever is in it. No IO, no clock: the
+pump adds and takes, the step's thread says what it has begun and finished, and how long it rests.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Backlog:
         self._idle_every_s = idle_every_s
         self._idle_due_at_s = 0.0
         self._wake_at_s: float | None = None
+        self._rests_until_s = -inf
         self._waiting: list[Record] = []
         self._waiting_since_s = 0.0
         self._lock = Lock()
@@ -70,6 +72,14 @@ class Backlog:
         """Take note of when the step wants to be called. Called by the step's thread."""
         self._wake_at_s = at_s
 
+    def rest_until(self, at_s: float) -> None:
+        """Take note of until when the step rests, unless a batch is full before. Called by the step's thread."""
+        self._rests_until_s = at_s
+
+    def rests_for_s(self, now_s: float) -> float:
+        """Say for how long records go on gathering though the step is idle: until it has rested, or is to be woken."""
+        return max(0.0, min(self._rests_until_s, self._wakes_at_s()) - now_s)
+
     def add(self, records: Sequence[Record], read_at_s: float) -> None:
         """Put records behind those that wait."""
         if not self._waiting:
@@ -84,13 +94,13 @@ class Backlog:
         ]
 
     def take(self, epoch: int, now_s: float, *, free_s: float = 0.0) -> Batch | None:
-        """Take a batch to send: what there is for an idle step, a full batch for a busy one, else None.
+        """Take a batch to send: what there is for an idle step that has rested, a full one in any case, else None.
 
         `free_s` is for how long the step's thread has had nothing to do so far, see `swallowed_s`.
         """
         full = len(self._waiting) >= self._batch_max and self.under_way < UNDER_WAY_AT_MOST
-        due = self.under_way == 0 and (bool(self._waiting) or self.idle_due_in_s(now_s) == 0.0)
-        if not full and not due:
+        due_in_s = self.rests_for_s(now_s) if self._waiting else self.idle_due_in_s(now_s)
+        if not full and (self.under_way or due_in_s > 0.0):
             return None
         batch = Batch(self._waiting[: self._batch_max], epoch, self._waiting_since_s)
         self._waiting = self._waiting[self._batch_max :]

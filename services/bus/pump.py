@@ -37,8 +37,8 @@ LAG_EVERY_S = 5.0
 _POLL_S = 0.02
 _POLL_AT_LEAST_S = 0.001
 _HOLD_AT_MOST_S = 0.25
-_GATHERS_FOR_SHARE = 0.25
-"""Records gather for this share of what the last batch took: longer where batches are dear, as on a busy machine."""
+_RESTS_FOR_SHARE = 0.5
+"""A step rests for this share of what its last batch took: longer where batches are dear, as on a busy machine."""
 
 _COMMITTED_WITHIN_S = 10.0
 
@@ -112,7 +112,6 @@ class Pump:
         self._epoch_at_work = 0
         self._commit_asked: dict[TopicPartition, int] = {}
         self._polled_at_s = self._finished_at_s = clock_s()
-        self._handled_in_s = 0.0
         self._lag_at_s = 0.0
 
     # Called by the step's thread.
@@ -132,7 +131,9 @@ class Pump:
         self._note(records, again)
         self._finished_at_s = self._clock_s()
         if records:
-            self._handled_in_s = self._finished_at_s - began_at_s
+            took_s = self._finished_at_s - began_at_s
+            rests_s = min(self._settings.batch_wait_ms / 1_000, took_s * _RESTS_FOR_SHARE)
+            self._backlog.rest_until(self._finished_at_s + rests_s)
         if isinstance(self._step, Timed):
             due_in_s = self._step.due_in_s()
             self._backlog.wake_at(None if due_in_s is None else self._clock_s() + due_in_s)
@@ -262,12 +263,15 @@ class Pump:
             place.begin_again(asked)
 
     def _read(self, consumer: Consumer, place: Place) -> None:
-        """Take what is there, and wait only a little for more."""
+        """Take what is there; wait for more only as long as there is nothing to do, or the step rests."""
         if self._backlog.is_empty:
             messages = self._first(consumer)
             if messages and messages[0].error() is None:
                 self._voided.clear()
-                messages += consumer.consume(self._settings.batch_max - 1, self._gathers_s())
+                messages += consumer.consume(self._settings.batch_max - 1, self._rests_for_s())
+        elif not self._backlog.under_way:
+            self._voided.clear()
+            messages = consumer.consume(self._settings.batch_max, self._rests_for_s())
         else:
             # The step is busy, and needs this interpreter for itself; the client reads on in threads of its own.
             self._backlog.await_finished(_POLL_S)
@@ -277,8 +281,8 @@ class Pump:
         if messages:
             self._accept(messages, place)
 
-    def _gathers_s(self) -> float:
-        return min(self._settings.batch_wait_ms / 1_000, self._handled_in_s * _GATHERS_FOR_SHARE)
+    def _rests_for_s(self) -> float:
+        return self._backlog.rests_for_s(self._clock_s())
 
     def _first(self, consumer: Consumer) -> list[KafkaMessage]:
         due_s = self._step_due_in_s()

@@ -61,10 +61,10 @@ class StepSettings(BaseSettings):
         default=500, ge=1, le=10_000, description="so many records are handled at once at most"
     )
     batch_wait_ms: int = Field(
-        default=10,
+        default=30,
         ge=0,
         le=1_000,
-        description="how long a batch waits for more records at most; a quarter of what the last one took, if less",
+        description="how long a step rests at most so that records gather: half of what its last batch took, if less",
     )
     web_port: int | None = Field(
         default=None,

@@ -205,3 +205,45 @@ def test_the_oldest_record_counts_until_the_step_is_done_with_it() -> None:
     assert made.oldest_ms() == 7_000
     made.drop([TopicPartition("leads", 0)])
     assert made.oldest_ms() is None
+
+
+def rested(made: Backlog, until_s: float) -> Backlog:
+    """Have it rest."""
+    made.rest_until(until_s)
+    return made
+
+
+def test_step_that_rests_gets_what_has_gathered_when_it_has_rested() -> None:
+    made = rested(backlog(), 0.03)
+    made.add(records(1), 0.01)
+    assert made.take(EPOCH, 0.01) is None
+    made.add(records(1, first=1), 0.02)
+    assert made.rests_for_s(0.02) == pytest.approx(0.01)
+    assert made.take(EPOCH, 0.02) is None
+    assert taken(made, 0.03).records == records(2)
+
+
+def test_full_batch_does_not_wait_for_a_rest() -> None:
+    made = rested(backlog(), 9.0)
+    made.add(records(10), 0.01)
+    assert len(taken(made).records) == 10
+
+
+def test_step_that_wants_to_be_woken_does_not_rest_on() -> None:
+    made = rested(backlog(), 9.0)
+    made.wake_at(0.02)
+    made.add(records(1), 0.01)
+    assert made.take(EPOCH, 0.01) is None
+    assert taken(made, 0.02).records == records(1)
+
+
+def test_rest_does_not_put_off_an_idle_call() -> None:
+    made = rested(backlog(), 9.0)
+    assert made.take(EPOCH, 0.01) is None
+    assert taken(made, IDLE_EVERY_S).records == []
+
+
+def test_idle_call_that_is_due_does_not_end_a_rest() -> None:
+    made = rested(backlog(), 1.0)
+    made.add(records(1), 0.01)
+    assert made.take(EPOCH, 2 * IDLE_EVERY_S) is None
