@@ -19,7 +19,9 @@ from chaos.positions import Watch, await_progress
 from chaos.servers import Servers
 
 _CUT_EVERY_S = 0.02
+_LOOK_EVERY_S = 0.1
 _JOINED = "joined"
+_SPEAKS_WITHIN_S = 60.0
 
 Action: TypeAlias = Generator[None, None, str]
 """Strikes, yields, holds on and undoes it; returns what is to be said about it."""
@@ -136,12 +138,18 @@ class Injector:
 
     def _join(self, fault: Fault) -> Action:
         name = f"{fault.target}-{_JOINED}"
+        said_before = self.crew.last_words(name)
         self.crew.start(fault.target, name)
         yield
+        began_s = time.monotonic()
+        # Its first words are that it starts. Told to leave before them, it would end and have disturbed nobody.
+        while self.crew.last_words(name) == said_before and time.monotonic() < began_s + _SPEAKS_WITHIN_S:
+            if self.over.wait(_LOOK_EVERY_S):
+                break
         self._hold(fault.holds_s)
         self.crew.ask_to_leave(name)
         self.crew.dismiss(name)
-        return f"there for {fault.holds_s:.1f} s"
+        return f"there for {time.monotonic() - began_s:.1f} s with its start"
 
     def _cut_kafka(self, fault: Fault) -> Action:
         return self._keep_cut(fault, self.servers.kafka_ports)

@@ -51,23 +51,32 @@ class Offsets:
     def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Read where each partition ends; raise `Unreachable`."""
         asked = [TopicPartition(topic, partition, OFFSET_END) for topic, partition in partitions]
-        return self._answers(lambda: self._consumer("chaos-ends").offsets_for_times(asked, timeout=_ANSWER_S))
+        return self._answers(
+            "chaos-ends", lambda consumer: consumer.offsets_for_times(asked, timeout=_ANSWER_S)
+        )
 
     def committed(self, group: str, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Read where a group stands, 0 where it has no position yet; raise `Unreachable`."""
         asked = [TopicPartition(*where) for where in partitions]
-        found = self._answers(lambda: self._consumer(group).committed(asked, timeout=_ANSWER_S))
+        found = self._answers(group, lambda consumer: consumer.committed(asked, timeout=_ANSWER_S))
         return {where: max(offset, 0) for where, offset in found.items()}
 
-    def _answers(self, ask: Callable[[], Sequence[TopicPartition]]) -> dict[tuple[str, int], int]:
+    def _answers(
+        self, group: str, ask: Callable[[Consumer], Sequence[TopicPartition]]
+    ) -> dict[tuple[str, int], int]:
         try:
-            found = ask()
+            found = ask(self._consumer(group))
         except KafkaException as error:
-            raise Unreachable(str(error)) from error
+            raise self._unreachable(group, error) from error
         failed = next((where.error for where in found if where.error is not None), None)
         if failed is not None:
-            raise Unreachable(str(failed))
+            raise self._unreachable(group, failed)
         return {(where.topic, where.partition): where.offset for where in found}
+
+    def _unreachable(self, group: str, reason: object) -> Unreachable:
+        """Ask by another client the next time: one has been seen not to find a broker again that was back for long."""
+        self._consumers.pop(group, None)
+        return Unreachable(f"{group}: {reason}")
 
     def _consumer(self, group: str) -> Consumer:
         """Make the consumer that asks in a group's name: it never joins it."""
@@ -83,6 +92,7 @@ class Watch:
 
     read: Read
     latest: Reading | None = None
+    unreachable: str = ""
     readings: int = 0
     failed: BaseException | None = None
     _over: threading.Event = field(default_factory=threading.Event)
@@ -119,7 +129,8 @@ class Watch:
         began_s = time.monotonic()
         try:
             at, waiting = self.read()
-        except Unreachable:
+        except Unreachable as error:
+            self.unreachable = str(error)
             return
         with self._changed:
             self.latest = Reading(began_s=began_s, at=at, waiting=waiting)
@@ -140,7 +151,7 @@ def await_progress(watch: Watch, since_s: float, within_s: float) -> Recovery:
     ends_at_s = time.monotonic() + within_s
     first = watch.next_after(since_s, within_s)
     if first is None:
-        return Recovery(seconds=None, standing=("nothing can be read",))
+        return Recovery(seconds=None, standing=(f"nothing can be read: {watch.unreachable}",))
     reading = first
     standing = tuple(first.at)
     while standing:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from chaos.positions import Reading, Unreachable, Watch, await_progress
+from chaos.positions import Offsets, Reading, Unreachable, Watch, await_progress
 
 
 class SteppedWatch(Watch):
@@ -52,8 +52,19 @@ def test_progress_counts_from_the_first_reading_after_the_fault() -> None:
     assert found.seconds is None, "what had happened by the first reading is no progress after it"
 
 
-def test_servers_that_stay_away_are_no_recovery() -> None:
-    assert await_progress(watch_of([None]), 0.0, 0.1).seconds is None
+def test_servers_that_stay_away_are_no_recovery_and_it_is_said_why() -> None:
+    found = await_progress(watch_of([None]), 0.0, 0.1)
+    assert found.seconds is None
+    assert found.standing == ("nothing can be read: the server is away",)
+
+
+def test_client_that_got_no_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chaos.positions._ANSWER_S", 0.01)
+    offsets = Offsets("127.0.0.1:1")
+    first = offsets._consumer("steps")
+    with pytest.raises(Unreachable, match="steps: "):
+        offsets.committed("steps", [("leads", 0)])
+    assert offsets._consumer("steps") is not first
 
 
 def test_defect_of_the_reading_is_raised_and_not_waited_out() -> None:
