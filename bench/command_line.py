@@ -27,6 +27,14 @@ def positive(text: str) -> float:
     return number
 
 
+def setting(text: str) -> tuple[str, str]:
+    """Read an argument that is NAME=VALUE: a setting of PostgreSQL."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError("expected NAME=VALUE, such as shared_buffers=8GB")
+    return name, value
+
+
 class _Held:
     """An interruption that waits."""
 

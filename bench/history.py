@@ -26,7 +26,8 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from bench.history_fill import BYTES_A_LEAD, Amount, Progress, fill, sample_of, set_up
+from bench.command_line import setting
+from bench.history_fill import Amount, Progress, fill, lack_of_room, sample_of, set_up
 from bench.history_steps import PARTITIONS, Steps
 from deploy.local import postgres, stack
 from services.contract.events import Disposition
@@ -34,7 +35,6 @@ from services.contract.events import Disposition
 MARKET = str(Path(__file__).parent / "history-market.yaml")
 _RESULTS = Path(__file__).parent / "results"
 _WARM_UP = 8
-_SPARE = 1.3
 _GOAL = 0.8
 
 
@@ -60,13 +60,8 @@ def main() -> int:
     def progress(message: str) -> None:
         console.print(message, style="dim", markup=False, highlight=False)
 
-    needed = (arguments.amount.open + arguments.amount.closed) * BYTES_A_LEAD * _SPARE
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if needed > free:
-        console.print(
-            f"The tables need about {needed / 1e9:.0f} GB, and {tempfile.gettempdir()} has {free / 1e9:.0f} GB left: "
-            "take fewer leads (--open, --closed) or another folder (TMPDIR)."
-        )
+    if lack := lack_of_room(arguments.amount):
+        console.print(lack)
         return 2
     try:
         postgres.SETTINGS.update(arguments.settings)
@@ -312,6 +307,7 @@ def _arguments(words: Sequence[str]) -> Arguments:
     add(
         "--set",
         action="append",
+        type=setting,
         default=[],
         metavar="NAME=VALUE",
         help="a setting of the server, in place of the local stack's own",
@@ -334,7 +330,7 @@ def _arguments(words: Sequence[str]) -> Arguments:
         data=given.data,
         first=given.first,
         archive=given.archive,
-        settings=dict(setting.split("=", 1) for setting in given.set),
+        settings=dict(given.set),
     )
 
 

@@ -7,6 +7,8 @@ lead by lead.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +22,12 @@ from services.market.cli import apply_files
 from services.market.reading import open_files
 from services.router.store import initialise
 
-BYTES_A_LEAD = 6_500
-"""What a closed lead takes on disk in all tables and indexes, the WAL of its filling not counted."""
+BYTES_A_LEAD = 5_200
+"""What a closed lead takes on disk in all tables and indexes; in the archive, or open, it takes less."""
+
+_SPARE = 1.1
+_BESIDE_BYTES = 6_000_000_000
+"""The WAL, which PostgreSQL keeps below 4 GB here, and what is sorted on disk."""
 
 _SPREAD_MS = 60 * 86_400_000
 _LOGGED = 500_000
@@ -33,10 +39,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """How many leads to make."""
+    """How many leads to make. Of those that were closed, the first ones stand in the archive."""
 
     open: int
     closed: int
+    archived: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,19 @@ class Sample:
             "open": {**whole, "sales": one, "outcome": None},
         }
         return {name: orjson.dumps(state).decode() for name, state in versions.items()}
+
+
+def lack_of_room(amount: Amount) -> str | None:
+    """Say what is missing where temporary files go; None where the tables have room."""
+    needed = (amount.open + amount.closed) * BYTES_A_LEAD * _SPARE + _BESIDE_BYTES
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed <= free:
+        return None
+    return (
+        f"The tables need about {needed / 1e9:.0f} GB, and {folder} has {free / 1e9:.0f} GB left: "
+        "take fewer leads (--open, --closed) or another folder (TMPDIR)."
+    )
 
 
 def set_up(database: str, market: str, partitions: int) -> None:
@@ -122,6 +142,7 @@ def _statements(
         "open": amount.open,
         "closed": amount.closed,
         "all": amount.open + amount.closed,
+        "archived": amount.archived,
         "partitions": partitions,
         "spread_ms": _SPREAD_MS,
         "logged": min(_LOGGED, amount.closed),
@@ -170,12 +191,26 @@ from generate_series(0, %(all)s - 1) as n order by 1
 insert into router.leads (lead_id, partition, state)
 select lead_id, partition, convert_to(replace(case kind when 0 then %(state_none)s when 1 then %(state_one)s
     when 4 then %(state_open)s else %(state_all)s end, %(sample)s, lead_id::text), 'UTF8')
+from bench_leads where n >= %(archived)s
+""",
+    "router.archived_leads": """
+insert into router.archived_leads (lead_id, partition, outcome, closed_at_ms, sales_max, closed_until_ms, buyer_ids,
+                                   order_ids, modes, prices_cents, sold_at_ms, state)
+select lead_id, partition, case kind when 0 then 'unsold' when 1 then 'partly_sold' else 'sold_out' end, at_ms,
+    case when kind <> 0 then 3 end, case when kind <> 0 then -9223372036854775808 end,
+    (array['bench-a', 'bench-b', 'bench-c'])[:sales],
+    (array['bench-a/solar', 'bench-b/solar', 'bench-c/solar'])[:sales],
+    array_fill('shared'::text, array[sales]), array_fill(4500::bigint, array[sales]), array_fill(at_ms, array[sales]),
+    convert_to(replace(case kind when 0 then %(state_none)s when 1 then %(state_one)s else %(state_all)s end,
+                       %(sample)s, lead_id::text), 'UTF8')
 from bench_leads
+cross join lateral (select case kind when 0 then 0 when 1 then 1 else 3 end as sales) as sold
+where n < %(archived)s
 """,
     "router.closes": """
 insert into router.closes (lead_id, outcome, closed_at_ms)
 select lead_id, case kind when 0 then 'unsold' when 1 then 'partly_sold' else 'sold_out' end, at_ms
-from bench_leads where kind <> 4
+from bench_leads where kind <> 4 and n >= %(archived)s
 """,
     "router.sales": """
 insert into router.sales (lead_id, sale_number, buyer_id, order_id, mode, sales_max, price_cents, sold_at_ms,
@@ -184,6 +219,7 @@ select lead_id, k, 'bench-' || chr(96 + k), 'bench-' || chr(96 + k) || '/solar',
     -9223372036854775808
 from bench_leads
 cross join lateral generate_series(1, case when kind in (1, 4) then 1 when kind = 0 then 0 else 3 end) as k
+where n >= %(archived)s
 """,
     "router.log": """
 insert into router.log (partition, seq, lead_id, decided_at_ms, value)
@@ -197,6 +233,13 @@ update router.heads set seq = %(logged)s / %(partitions)s, published_seq = %(log
     "intake.leads": """
 insert into intake.leads (lead_id, source_id, origin_partition, origin_offset, payload_hash, record, received_at_ms)
 select lead_id, 'bench-source', 0, n, sha256(lead_id::text::bytea), %(record)s, at_ms from bench_leads
+where n >= %(archived)s
+""",
+    "intake.archived_leads": """
+insert into intake.archived_leads (lead_id, source_id, origin_partition, origin_offset, payload_hash, record,
+                                   received_at_ms)
+select lead_id, 'bench-source', 0, n, sha256(lead_id::text::bytea), %(record)s, at_ms from bench_leads
+where n < %(archived)s
 """,
     "intake.fingerprints": """
 insert into intake.fingerprints (fingerprint, lead_id, received_at_ms, kept_until_ms)
@@ -211,6 +254,11 @@ select lead_id, %(key_id)s, %(details_key)s, %(details)s, at_ms + 180 * 86400000
     "vault.consents": """
 insert into vault.consents (lead_id, key_id, wrapped_key, sealed, kept_until_ms)
 select lead_id, %(key_id)s, %(consent_key)s, %(consent)s, at_ms + 1826 * 86400000::bigint from bench_leads
+""",
+    "vault.people": """
+insert into vault.people (person, lead_id, kept_until_ms)
+select md5('person ' || k || lead_id::text)::uuid, lead_id, at_ms + 1826 * 86400000::bigint
+from bench_leads cross join generate_series(1, 2) as k order by 1
 """,
     "billing.leads": """
 insert into billing.leads (lead_id, lead_type, plan, source_id, is_test, listed_at, outcome, closed_at, partition)

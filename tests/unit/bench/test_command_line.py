@@ -1,13 +1,14 @@
-"""An interruption ends a command in order, whenever it comes."""
+"""An interruption ends a command in order, whenever it comes, and an argument that is none is refused."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from bench.command_line import end_in_order_on, interrupts_wait
+from bench.command_line import end_in_order_on, interrupts_wait, setting
 
 NUMBER = signal.SIGUSR1
 
@@ -42,3 +43,13 @@ def test_an_interruption_waits_until_what_is_started_is_on_its_list() -> None:
 def test_nothing_is_interrupted_where_nobody_interrupts() -> None:
     with interrupts_wait():
         pass
+
+
+def test_a_setting_has_a_name_and_a_value() -> None:
+    assert setting("search_path=a=b") == ("search_path", "a=b")
+
+
+@pytest.mark.parametrize("text", ["", "shared_buffers", "=8GB", "shared_buffers="])
+def test_half_a_setting_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE"):
+        setting(text)
