@@ -153,7 +153,7 @@ _AMOUNTS = {
     "warm_broker_leads": "leads that warm the broker, forwarded before anything else",
     "warm_up": "leads that warm each pipeline before it counts",
     "latency_s": "seconds at each rate at which latency is measured",
-    "settle_s": "seconds for which each of these rates is held before it counts",
+    "settle_s": "seconds for which each of these rates is held before it counts, and the first one of auctions",
     "auction_start_rate": "auctions a second to begin with",
     "auction_step_s": "seconds at each rate of auctions",
     "kills": "routers to be killed",

@@ -11,7 +11,8 @@ class Amounts:
 
     `leads` is the backlog that Gavel works off, `control_leads` that of the two controls that are slower. `repeats` is
     how often each measurement is made, all of them in turns; `shapes` how many numbers of connections the row-lock
-    router is tried with. Each rate of a latency is held for `settle_s` before it counts.
+    router is tried with. Each rate of a latency, and the first one of auctions, is held for `settle_s` before it
+    counts.
     """
 
     leads: int = 20_000

@@ -80,6 +80,13 @@ class Climb:
     amounts: Amounts
     steps: list[Step] = field(default_factory=list)
 
+    def settle(self) -> None:
+        """Hold the first rate for as long as that of a latency is held before it counts, for the same reason."""
+        bench, amounts = self._bench, self.amounts
+        rate_per_s = amounts.auction_start_rate
+        bench.load.open_loop(bench.submissions(round(rate_per_s * amounts.settle_s)), rate_per_s)
+        self._await_closed()
+
     def highest(self) -> Step:
         """Find the highest step that is held; raise `UnfinishedError` where none is."""
         held = self._climb()
@@ -163,6 +170,7 @@ def measure(stage: Stage) -> list[Run]:
     with stage.started(Auctions, buyers_per_lead=BUYERS_PER_LEAD, is_warmed_up=False) as started:
         climb = Climb(started, stage.amounts)
         climb.await_first()
+        climb.settle()
         held = climb.highest()
         climb.check()
         memory = {worker.name: peak_memory_mib(worker.pid) for worker in started.pipeline.workers}

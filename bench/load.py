@@ -30,7 +30,6 @@ class Load:
                 "bootstrap.servers": kafka,
                 "log_level": 2,
                 "enable.idempotence": True,
-                "linger.ms": 0,
                 "queue.buffering.max.messages": _MAX_UNSENT,
             }
         )

@@ -78,12 +78,13 @@ def _repeated(wanted: set[str]) -> list[PlannedStep]:
         found += [
             PlannedStep(name=f"{SCALING}-{count}", measure=measure_scaling(count)) for count in _WORKERS
         ]
+    if auctions.NAME in wanted:
+        found.append(PlannedStep(name=auctions.NAME, measure=auctions.measure))
     return found
 
 
 def _once(wanted: set[str]) -> list[PlannedStep]:
     measures: dict[str, Measure] = {
-        auctions.NAME: auctions.measure,
         takeover.NAME: takeover.measure,
         timers.NAME: timers.measure,
         CORE: measure_core,

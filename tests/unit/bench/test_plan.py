@@ -9,8 +9,8 @@ import pytest
 from bench import plan
 from bench.amounts import QUICK, Amounts
 
-REPEATED = ["raw-forward", "faust", "row-lock", "pipeline", "scaling-2", "scaling-3"]
-ONCE = {"auctions", "takeover", "timers", "core"}
+REPEATED = ["raw-forward", "faust", "row-lock", "pipeline", "scaling-2", "scaling-3", "auctions"]
+ONCE = {"takeover", "timers", "core"}
 
 
 def names(*only: str, amounts: Amounts = QUICK) -> list[str]:
