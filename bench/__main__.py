@@ -23,7 +23,7 @@ from rich.console import Console
 
 from bench import plan, report
 from bench.amounts import QUICK, Amounts
-from bench.command_line import count, end_in_order_on, positive
+from bench.command_line import count, end_in_order_on, positive, writable_folder
 from bench.figures import Run
 from bench.load import LoadError
 from bench.measurement import UnfinishedError
@@ -131,7 +131,12 @@ def _arguments(words: Sequence[str]) -> Arguments:
             help=f"{purpose} (default {getattr(Amounts(), name):g}, quick {getattr(QUICK, name):g})",
         )
     add("--name", default=f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}", help="of the file with the results")
-    add("--results", type=Path, default=_RESULTS, help="folder of that file (default bench/results)")
+    add(
+        "--results",
+        type=writable_folder,
+        default=_RESULTS,
+        help="folder of that file (default bench/results)",
+    )
     add("--json", action="store_true", help="print the results to stdout as JSON, too")
     given = parser.parse_args(words)
     changed = {name: value for name in _AMOUNTS if (value := getattr(given, name)) is not None}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from confluent_kafka import KafkaException, Message
@@ -33,6 +35,18 @@ def setting(text: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise argparse.ArgumentTypeError("expected NAME=VALUE, such as shared_buffers=8GB")
     return name, value
+
+
+def writable_folder(text: str) -> Path:
+    """Read an argument that is a folder for results, and make it: better to fail now than when there is something."""
+    folder = Path(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"can't make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"no permission to write into the folder {folder}")
+    return folder
 
 
 class _Held:

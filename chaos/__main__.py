@@ -21,7 +21,7 @@ from typing import Literal
 from confluent_kafka import KafkaException
 from rich.console import Console
 
-from bench.command_line import count, end_in_order_on, positive
+from bench.command_line import count, end_in_order_on, positive, writable_folder
 from chaos import report
 from chaos.campaign import Campaign, CampaignError, Outcome, Terms
 from chaos.connections import CannotCutError
@@ -216,7 +216,9 @@ def _arguments(words: Sequence[str]) -> Arguments:
     )
     add("--keep", action="store_true", help="leave the servers' data behind")
     add("--name", default=f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}", help="of the file with the results")
-    add("--results", type=Path, default=RESULTS, help="folder of that file (default chaos/results)")
+    add(
+        "--results", type=writable_folder, default=RESULTS, help="folder of that file (default chaos/results)"
+    )
     given = parser.parse_args(words)
     return Arguments(
         leads=given.leads,

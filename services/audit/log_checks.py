@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from services.audit.avro_times import avro_long
@@ -27,6 +29,9 @@ from services.contract.entries import (
 )
 from services.contract.ids import partition_of
 
+REMEMBERED: Final = 10_000
+"""Of so many entries of each partition the hashes are remembered, to know repeats by: more than any relay repeats."""
+
 _START: Final = (0, 0, GENESIS_HASH)
 _HASH_SIZE: Final = len(GENESIS_HASH)
 _CAUSE: Final = avro_long(len(CauseKind.QUALIFIED)) + CauseKind.QUALIFIED.encode()
@@ -44,6 +49,7 @@ class LogChecks:
         self.decided_at_ms: dict[int, int] = {}
         self.unreadable: set[int] = set()
         self._ahead: dict[int, tuple[int, int]] = {}
+        self._hashes: defaultdict[int, deque[bytes]] = defaultdict(partial(deque, maxlen=REMEMBERED))
         self._findings = findings
         self._read = entries.read
         self._frame = entries.frame
@@ -70,7 +76,7 @@ class LogChecks:
         seq = entry[0]
         _, last_seq, last_hash = self._positions.get(partition, _START)
         if seq == last_seq + 1 and entry[1] == last_hash and value is not None:
-            self._positions[partition] = (offset + 1, seq, hash_of(value))
+            self._move(partition, offset + 1, seq, hash_of(value))
         elif not self._takes(record, self.position(partition), entry):
             return None
         self.entries += 1
@@ -103,7 +109,7 @@ class LogChecks:
         if is_elsewhere or decided_at_ms < self.decided_at_ms.get(partition, 0):
             return 0
         seq = self._positions.get(partition, _START)[1] + 1
-        self._positions[partition] = (offset + 1, seq, hash_of(value))
+        self._move(partition, offset + 1, seq, hash_of(value))
         self.decided_at_ms[partition] = decided_at_ms
         self.entries += 1
         return seq
@@ -116,9 +122,12 @@ class LogChecks:
         )
         match reading:
             case Taken(position=following):
-                self._positions[record.partition] = (following.offset, following.seq, following.hash)
+                self._move(record.partition, following.offset, following.seq, following.hash)
                 return True
             case Repeat():
+                if self._is_fork(record, position.seq - seq):
+                    what = f"entry {seq} came again with other bytes"
+                    self._findings.broken(Rule.LOG_IS_CHAINED, what, _where(record))
                 return False
             case Ahead(missing_seq=missing):
                 self._ahead.setdefault(record.partition, (missing, record.offset))
@@ -127,6 +136,15 @@ class LogChecks:
                 what = f"entry {seq} does not follow entry {position.seq}; nothing after it can be judged"
                 self._stop(record, Rule.LOG_IS_CHAINED, what)
                 return False
+
+    def _move(self, partition: int, offset: int, seq: int, hash: bytes) -> None:
+        self._positions[partition] = (offset, seq, hash)
+        self._hashes[partition].append(hash)
+
+    def _is_fork(self, record: Record, back: int) -> bool:
+        """Tell whether a repeat has other bytes than the entry so far back from the last one, if that is remembered."""
+        hashes = self._hashes[record.partition]
+        return back < len(hashes) and hashes[-1 - back] != hash_of(record.value or b"")
 
     def _check(self, at: At, record: Record) -> None:
         if partition_of(at.lead_id, self._partitions) != at.partition or record.key != at.lead_id.encode():
@@ -176,7 +194,8 @@ class LogChecks:
             return f"published to entry {head.published_seq}, and the log ends with {position.seq}"
         if at_rest and head.seq > position.seq:
             return f"decided to entry {head.seq}, and the log ends with {position.seq}"
-        if at_rest and head.seq < position.seq:
+        if head.seq < position.seq:
+            # The log is read before the tables are, but for what these know: no entry may be news to them.
             return f"the log tells entry {position.seq}, and the database knows {head.seq}"
         return None
 

@@ -375,12 +375,12 @@ class Rounds:
     def _unfinished(self, tables: Snapshot) -> Iterator[str]:
         """Say what the tables know of that is not done."""
         heads = tables.heads().values()
-        if unpublished := sum(head.seq - head.published_seq for head in heads):
+        if unpublished := sum(max(0, head.seq - head.published_seq) for head in heads):
             yield f"{unpublished:,} entries are committed and not marked as published"
         if missing := sum(max(0, head.seq - self._seqs.get(head.partition, 0)) for head in heads):
             yield f"{missing:,} entries are not in the log yet"
         for reader, taken in tables.readers.items():
-            if behind := sum(head.seq - taken.get(head.partition, 0) for head in heads):
+            if behind := sum(max(0, head.seq - taken.get(head.partition, 0)) for head in heads):
                 yield f"{reader} has not taken {behind:,} entries"
         if not tables.owes_nothing():
             yield "records to outsiders are undelivered"

@@ -1,6 +1,6 @@
 """`python -m tests.simulation`: run seeds, tell which fail and how to run them again, and make a failing one smaller.
 
-Exit code 0: nothing is wrong; 1: something is; 2: the command line is.
+Exit code 0: nothing is wrong; 1: something is; 2: the command line is; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from bench.command_line import count
 from tests.simulation.campaign import Patch, Result, Summary, command_of, results
 from tests.simulation.schedule import FAULTS, LEADS
 from tests.simulation.shrinking import report, shrink
@@ -23,11 +24,16 @@ TRACE_LINES_MAX = 4_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.trace and options.seed is None:
+        parser.error("--trace tells of one run: name it with --seed")
     patch = _patch_of(options.mutant)
-    if options.seed is not None:
-        return _run_one(options, patch)
-    return _run_many(options, patch)
+    try:
+        return _run_many(options, patch) if options.seed is None else _run_one(options, patch)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,11 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, help="run this seed alone; where it fails, make it smaller and tell all"
     )
-    parser.add_argument("--seeds", type=int, default=1_000, help="how many seeds to run (1,000)")
+    parser.add_argument("--seeds", type=count, default=1_000, help="how many seeds to run (1,000)")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first of them (0)")
-    parser.add_argument("--processes", type=int, default=2, help="on how many processes (2)")
-    parser.add_argument("--leads", type=int, default=LEADS, help=f"leads of a run ({LEADS})")
-    parser.add_argument("--faults", type=int, default=FAULTS, help=f"faults of a run, at least ({FAULTS})")
+    parser.add_argument("--processes", type=count, default=2, help="on how many processes (2)")
+    parser.add_argument("--leads", type=count, default=LEADS, help=f"leads of a run ({LEADS})")
+    parser.add_argument("--faults", type=count, default=FAULTS, help=f"faults of a run, at least ({FAULTS})")
     parser.add_argument("--mutant", help="plant this bug of tests/simulation/mutants.py")
     parser.add_argument("--no-shrink", action="store_true", help="tell a failing seed as it is")
     parser.add_argument(
@@ -118,8 +124,8 @@ def _tell_summary(summary: Summary, took_s: float) -> None:
         f"(a run has at least {summary.fewest_leads} leads and {summary.fewest_faults} faults), "
         f"{counts['stops']:,} workers stopped by themselves, {len(summary.failed)} seeds failed"
     )
-    for kind, count in summary.faults.most_common():
-        print(f"  {count:>8,} {kind}")
+    for kind, times in summary.faults.most_common():
+        print(f"  {times:>8,} {kind}")
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -70,7 +71,7 @@ def results(
     if processes == 1:
         yield from map(work, seeds)
         return
-    with get_context("fork").Pool(processes, initializer=_calm_the_collector) as pool:
+    with get_context("fork").Pool(processes, initializer=_begin) as pool:
         yield from pool.imap_unordered(
             work, seeds, chunksize=min(SEEDS_AT_ONCE, 1 + len(seeds) // (4 * processes))
         )
@@ -94,8 +95,9 @@ def _result(seed: int, *, leads: int, faults: int, patch: Patch) -> Result:
     return Result(seed=seed, violations=outcome.violations, faults=outcome.faults, counts=outcome.counts)
 
 
-def _calm_the_collector() -> None:
-    """A run leaves no cycles worth looking for at every turn."""
+def _begin() -> None:
+    """A process's beginning: an interruption is its parent's to heed, and runs leave no cycles worth looking for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

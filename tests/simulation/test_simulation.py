@@ -19,6 +19,7 @@ from services.market.checks import errors
 from services.router import course, memory_store
 from services.router.ports import CounterDraw, CounterRow
 from services.router.relay import Relay, _Letter
+from tests.simulation.__main__ import main
 from tests.simulation.campaign import Summary, command_of, results
 from tests.simulation.faults import STRIKES, FaultKind
 from tests.simulation.markets import first_market, next_market
@@ -68,6 +69,17 @@ def _printed_by(program: str, hashes: str) -> str:
         [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--seeds", "0"], ["--leads", "-5"], ["--faults", "0"], ["--processes", "0"], ["--trace"]],
+)
+def test_a_run_of_nothing_is_refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
 
 
 def test_every_market_of_a_run_is_one_that_could_be_applied() -> None:

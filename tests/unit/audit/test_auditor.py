@@ -17,7 +17,7 @@ from services.audit.rules import RULES, Rule
 from services.audit.states import SqliteLeadStates
 from services.audit.violations import Violation
 from services.bus.ports import Record, TopicPartition
-from services.contract.entries import Entry
+from services.contract.entries import Entry, hash_of
 from services.contract.events import (
     AuctionClosed,
     AuctionOpened,
@@ -652,6 +652,13 @@ def _written_by_another_in_the_middle(evidence: Evidence) -> None:
     records[2:] = [foreign, *(record._replace(offset=record.offset + 1) for record in records[2:])]
 
 
+def _forked_entry(evidence: Evidence) -> None:
+    records = evidence.records[_log_partition(evidence)]
+    value = bytearray(records[2].value or b"")
+    value[-2] ^= 1
+    records.append(records[2]._replace(value=bytes(value), offset=len(records)))
+
+
 def _lost_entry(evidence: Evidence) -> None:
     del evidence.records[_log_partition(evidence)][3]
 
@@ -668,6 +675,17 @@ def _other_key(evidence: Evidence) -> None:
 def _head_of_another_history(evidence: Evidence) -> None:
     at = _log_partition(evidence).partition
     evidence.tables.head_rows[at] = evidence.tables.head_rows[at]._replace(hash=bytes(32))
+
+
+def _head_gone(evidence: Evidence) -> None:
+    del evidence.tables.head_rows[_log_partition(evidence).partition]
+
+
+def _head_of_yesterday(evidence: Evidence) -> None:
+    rows, at = evidence.tables.head_rows, _log_partition(evidence).partition
+    yesterdays = hash_of(evidence.records[_log_partition(evidence)][-2].value or b"")
+    seq = rows[at].seq - 1
+    rows[at] = rows[at]._replace(seq=seq, published_seq=seq, hash=yesterdays)
 
 
 def _lead_never_listed(evidence: Evidence) -> None:
@@ -763,10 +781,13 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.RECORD_IS_READABLE, _other_ce_id, "buyers."),
     (Rule.CONTACT_FOR_BUYERS_ALONE, _contact_in_a_receipt, "sources."),
     (Rule.LOG_IS_CHAINED, _changed_byte, TOPICS.log),
+    (Rule.LOG_IS_CHAINED, _forked_entry, TOPICS.log),
     (Rule.LOG_IS_READABLE, _appended_by_another, TOPICS.log),
     (Rule.HEAD_IS_THE_LOG, _lost_entry, "router.heads"),
     (Rule.HEAD_IS_THE_LOG, _lost_tail, "router.heads"),
     (Rule.HEAD_IS_THE_LOG, _head_of_another_history, "router.heads"),
+    (Rule.HEAD_IS_THE_LOG, _head_gone, "router.heads"),
+    (Rule.HEAD_IS_THE_LOG, _head_of_yesterday, "router.heads"),
     (Rule.ENTRY_IN_ITS_PARTITION, _other_key, TOPICS.log),
     (Rule.ACCEPTED_IS_LISTED, _lead_never_listed, "intake.leads"),
     (Rule.ACCEPTED_IS_LISTED, _accepted_in_a_receipt_alone, "sources."),
@@ -881,6 +902,13 @@ def test_what_is_missing_has_its_grace_while_things_are_under_way() -> None:
     fresh.tables.accepted_rows.append(("7e57ab1e-0000-5000-8000-000000000001", now_ms))
     expected = {Rule.DELIVERED} if newest < now_ms - 5 * MINUTE_MS else set()
     assert {violation.rule for violation in _found(fresh, at_rest=False)} == expected
+
+
+@pytest.mark.parametrize("plant", [_head_gone, _head_of_yesterday])
+def test_a_database_behind_the_log_has_no_grace(plant: Callable[[Evidence], None]) -> None:
+    evidence = _evidence()
+    plant(evidence)
+    assert Rule.HEAD_IS_THE_LOG in {violation.rule for violation in _found(evidence, at_rest=False)}
 
 
 def test_records_that_are_no_longer_kept_are_not_missed() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from bench.command_line import end_in_order_on, interrupts_wait, setting
+from bench.command_line import end_in_order_on, interrupts_wait, setting, writable_folder
 
 NUMBER = signal.SIGUSR1
 
@@ -53,3 +54,13 @@ def test_a_setting_has_a_name_and_a_value() -> None:
 def test_half_a_setting_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE"):
         setting(text)
+
+
+def test_a_folder_for_results_is_made_at_once(tmp_path: Path) -> None:
+    assert writable_folder(str(tmp_path / "a" / "b")).is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(argparse.ArgumentTypeError, match="can't make the folder"):
+        writable_folder(str(tmp_path / "file" / "results"))
