@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.bus.kafka import Connection, read_properties
@@ -97,6 +99,18 @@ class StepSettings(BaseSettings):
     fingerprint_key_file: Path | None = Field(
         default=None, description="the file with the key of fingerprints and payload hashes"
     )
+
+    @field_validator("database")
+    @classmethod
+    def _is_an_address(cls, database: str) -> str:
+        try:
+            conninfo_to_dict(database)
+        except psycopg.ProgrammingError:
+            # libpq's own message may repeat a part of it, and that may be the password.
+            raise PydanticCustomError(
+                "database", "neither a URL of PostgreSQL nor its keywords and values"
+            ) from None
+        return database
 
     @property
     def topics(self) -> Topics:

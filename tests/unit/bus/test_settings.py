@@ -57,6 +57,8 @@ def test_names_each_missing_variable_and_what_it_is_for(environment: pytest.Monk
         ("GAVEL_WEB_PORT", "99999"),
         ("GAVEL_SESSION_TIMEOUT_MS", "1"),
         ("GAVEL_KAFKA", ""),
+        ("GAVEL_DATABASE", "nonsense"),
+        ("GAVEL_DATABASE", "postgresql://localhost:port:port/gavel?x"),
     ],
 )
 def test_refuses_a_wrong_value_by_the_name_of_its_variable(
@@ -71,6 +73,10 @@ def test_shows_no_password(environment: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(read_settings(StepSettings))
     environment.setenv("GAVEL_BATCH_MAX", "many")
     with pytest.raises(SettingsError) as refused:
+        read_settings(StepSettings)
+    assert "hunter2" not in str(refused.value)
+    environment.setenv("GAVEL_DATABASE", "postgresql://gavel:hunter2@localhost/gavel?hunter2")
+    with pytest.raises(SettingsError, match="GAVEL_DATABASE") as refused:
         read_settings(StepSettings)
     assert "hunter2" not in str(refused.value)
 
