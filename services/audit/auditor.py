@@ -129,12 +129,12 @@ class Auditor:
         """
         now_ms = max(self._now_ms, *self._log.decided_at_ms.values(), 0)
         late_before_ms = None if at_rest else now_ms - GRACE_MS
-        self._usual.count()
-        self._limits.count(self._leads.remembered.patterns())
-        self._limits.judge()
+        self._count_draws()
         is_same = self._log.compare(tables.heads(), at_rest=at_rest)
         exact = late_before_ms if not (at_rest or is_same) else None
         if at_rest or is_same:
+            # What is not read yet may have given back, or granted, what others have used.
+            self._limits.judge()
             self._limits.compare(tables.counters(), now_ms)
         if not self._log.unreadable:
             self._ledger.compare_sales(tables.sales, self._states.all, late_before_ms=exact)
@@ -149,8 +149,7 @@ class Auditor:
 
     def kept(self) -> bytes:
         """Give what it knows beside the leads' states, to be kept with them and handed to `resume` later."""
-        self._usual.count()
-        self._limits.count(self._leads.remembered.patterns())
+        self._count_draws()
         return marshal.dumps(
             [
                 self._log.kept(),
@@ -175,6 +174,11 @@ class Auditor:
         )
         self._findings.violations.update(violations)
         self._outcomes.resume(outcomes)
+
+    def _count_draws(self) -> None:
+        self._usual.count()
+        self._limits.count(self._leads.remembered.patterns())
+        self._limits.take_together()
 
     def _fold(self, at: At, value: bytes, start: int) -> None:
         lead_id = at.lead_id

@@ -93,15 +93,13 @@ class UsualEntries:
             return
         weight = self._ledger.weight_of_payout(listed) if listed.payout_cents and not listed.is_test else 0
         judged = Judged(value, start, at.lead_id, at.market_version, at.decided_at_ms, listed.created_at_ms)
-        self._outlines.learn(judged, Outline(patterns, self._states.usual(usual), weight))
+        self._outlines.learn(judged, Outline(patterns, at.market_version, self._states.usual(usual), weight))
 
     def count(self) -> None:
         """Add up what the entries drew that were taken since this was done last."""
         for outline in self._drawn:
             for pattern in outline.patterns:
-                pattern.times += outline.times
-                pattern.last = max(pattern.last, outline.last)
-            self._limits.count(outline.patterns)
+                self._limits.drawn_alike(pattern, outline.market_version, outline.times, outline.last)
             outline.times = 0
         self._drawn.clear()
 

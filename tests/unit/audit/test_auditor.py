@@ -883,6 +883,20 @@ def test_what_is_missing_has_its_grace_while_things_are_under_way() -> None:
     assert {violation.rule for violation in _found(fresh, at_rest=False)} == expected
 
 
+def test_limits_are_judged_by_the_whole_log_alone() -> None:
+    evidence = _evidence()
+    _retold(
+        evidence,
+        LeadSold,
+        lambda e: replace(e, draws=tuple(replace(draw, amount=10**6) for draw in e.draws)),
+        wanted=lambda e: e.buyer_id == "acme",
+    )
+    assert Rule.LIMIT_HOLDS in {violation.rule for violation in _found(evidence, at_rest=False)}
+    heads = evidence.tables.head_rows
+    heads[0] = heads[0]._replace(seq=heads[0].seq + 1, hash=bytes(32))
+    assert Rule.LIMIT_HOLDS not in {violation.rule for violation in _found(evidence, at_rest=False)}
+
+
 def test_records_that_are_no_longer_kept_are_not_missed() -> None:
     evidence = _evidence()
     topic = TOPICS.buyer_leads("elm")
