@@ -137,7 +137,7 @@ class Auditor:
             self._limits.judge()
             self._limits.compare(tables.counters(), now_ms)
         if not self._log.unreadable:
-            self._ledger.compare_sales(tables.sales, self._states.all, late_before_ms=exact)
+            self._ledger.compare_rows(tables.sales, tables.closes, self._states.all, late_before_ms=exact)
             self._ledger.compare_transfers(
                 tables.transfers,
                 self._states.all,
@@ -155,7 +155,7 @@ class Auditor:
                 self._log.kept(),
                 self._limits.kept(),
                 self._ledger.dues.sums,
-                self._ledger.sales.sums,
+                self._ledger.rows.sums,
                 self._leads.listed.sums,
                 [self.leads, self.sales, self.auctions, self.deliveries, self._now_ms],
                 {str(rule): count for rule, count in self.violations.items()},
@@ -165,10 +165,10 @@ class Auditor:
 
     def resume(self, kept: bytes) -> None:
         """Go on where the auditor was that gave this; to be called before anything is taken."""
-        log, limits, dues, sales, listed, counts, violations, outcomes = marshal.loads(kept)
+        log, limits, dues, rows, listed, counts, violations, outcomes = marshal.loads(kept)
         self._log.resume(log)
         self._limits.resume(limits)
-        self._ledger.dues, self._ledger.sales, self._leads.listed = Tally(dues), Tally(sales), Tally(listed)
+        self._ledger.dues, self._ledger.rows, self._leads.listed = Tally(dues), Tally(rows), Tally(listed)
         self._leads.leads, self._leads.sales, self._leads.auctions, self._told.deliveries, self._now_ms = (
             counts
         )

@@ -46,14 +46,20 @@ class Outline:
     )
 
     def __init__(
-        self, patterns: Sequence[Pattern], market_version: int, lead: int, payout_weight: int
+        self,
+        patterns: Sequence[Pattern],
+        *,
+        market_version: int,
+        lead: int,
+        payout_weight: int,
+        close_weight: int,
     ) -> None:
         self.patterns = tuple(patterns)
         self.market_version = market_version
         self.sales = len(patterns)
         self.lead = lead
         self.weights = tuple([pattern.weight or 0 for pattern in patterns])
-        self.row_weight = sum(pattern.row_weight for pattern in patterns)
+        self.row_weight = close_weight + sum(pattern.row_weight for pattern in patterns)
         self.payout_weight = payout_weight
         self.is_due = payout_weight > 0 or any(self.weights)
         self.times = 0

@@ -188,6 +188,7 @@ def test_finds_each_row_that_was_changed_and_is_silent_again_when_it_is_put_back
                 "router.sales",
                 f"set price_cents = price_cents + 1 where (lead_id, sale_number) = {_FIRST_SALE}",
             ),
+            ("router.closes", f"set outcome = 'failed' where lead_id = {_FIRST_LEAD}"),
             ("router.heads", f"set hash = sha256('') where partition = {_FIRST_HEAD}"),
             # Contact details, as text and in bytes.
             (
@@ -205,7 +206,8 @@ def test_finds_each_row_that_was_changed_and_is_silent_again_when_it_is_put_back
         found = _broken_rules(gavel, "--rebuild", "--at-rest")
     transfers = {where["at"] for each in found["transfers_are_the_log"] for where in each["where"]}
     assert {charge, gone} <= transfers
-    assert len(found["sales_table_is_the_log"]) == 1
+    assert len(found["sales_table_is_the_log"]) == 2
+    assert len(found["closes_table_is_the_log"]) == 1
     assert found["head_is_the_log"]
     assert found["ledger_rebuilt_identical"]
     leaking = {where["source"] for each in found["no_details_in_tables"] for where in each["where"]}
