@@ -87,10 +87,10 @@ class Limits:
         """Add up what the sales of these patterns drew since they were counted last."""
         for pattern in patterns:
             if pattern.times:
-                self.drawn_alike(pattern, pattern.market_version, pattern.times, pattern.last)
+                self.sold_alike(pattern, pattern.market_version, pattern.times, pattern.last)
                 pattern.times = 0
 
-    def drawn_alike(self, pattern: Pattern, version: int, times: int, last: tuple[int, int, int]) -> None:
+    def sold_alike(self, pattern: Pattern, version: int, times: int, last: tuple[int, int, int]) -> None:
         """Add what so many sales of a pattern drew under a version, of which `last` was the last."""
         for counter, amount, granted in pattern.terms.draws:
             use = self._use(counter)

@@ -106,7 +106,7 @@ class UsualEntries:
         """Add up what the entries drew that were taken since this was done last."""
         for outline in self._drawn:
             for pattern in outline.patterns:
-                self._limits.drawn_alike(pattern, outline.market_version, outline.times, outline.last)
+                self._limits.sold_alike(pattern, outline.market_version, outline.times, outline.last)
             outline.times = 0
         self._drawn.clear()
 
