@@ -129,15 +129,15 @@ class Auditor:
         """
         now_ms = max(self._now_ms, *self._log.decided_at_ms.values(), 0)
         late_before_ms = None if at_rest else now_ms - GRACE_MS
-        self._usual.count()
-        self._limits.count(self._leads.remembered.patterns())
-        self._limits.judge()
+        self._count_draws()
         is_same = self._log.compare(tables.heads(), at_rest=at_rest)
         exact = late_before_ms if not (at_rest or is_same) else None
         if at_rest or is_same:
+            # What is not read yet may have given back, or granted, what others have used.
+            self._limits.judge()
             self._limits.compare(tables.counters(), now_ms)
         if not self._log.unreadable:
-            self._ledger.compare_sales(tables.sales, self._states.all, late_before_ms=exact)
+            self._ledger.compare_rows(tables.sales, tables.closes, self._states.all, late_before_ms=exact)
             self._ledger.compare_transfers(
                 tables.transfers,
                 self._states.all,
@@ -149,14 +149,13 @@ class Auditor:
 
     def kept(self) -> bytes:
         """Give what it knows beside the leads' states, to be kept with them and handed to `resume` later."""
-        self._usual.count()
-        self._limits.count(self._leads.remembered.patterns())
+        self._count_draws()
         return marshal.dumps(
             [
                 self._log.kept(),
                 self._limits.kept(),
                 self._ledger.dues.sums,
-                self._ledger.sales.sums,
+                self._ledger.rows.sums,
                 self._leads.listed.sums,
                 [self.leads, self.sales, self.auctions, self.deliveries, self._now_ms],
                 {str(rule): count for rule, count in self.violations.items()},
@@ -166,15 +165,20 @@ class Auditor:
 
     def resume(self, kept: bytes) -> None:
         """Go on where the auditor was that gave this; to be called before anything is taken."""
-        log, limits, dues, sales, listed, counts, violations, outcomes = marshal.loads(kept)
+        log, limits, dues, rows, listed, counts, violations, outcomes = marshal.loads(kept)
         self._log.resume(log)
         self._limits.resume(limits)
-        self._ledger.dues, self._ledger.sales, self._leads.listed = Tally(dues), Tally(sales), Tally(listed)
+        self._ledger.dues, self._ledger.rows, self._leads.listed = Tally(dues), Tally(rows), Tally(listed)
         self._leads.leads, self._leads.sales, self._leads.auctions, self._told.deliveries, self._now_ms = (
             counts
         )
         self._findings.violations.update(violations)
         self._outcomes.resume(outcomes)
+
+    def _count_draws(self) -> None:
+        self._usual.count()
+        self._limits.count(self._leads.remembered.patterns())
+        self._limits.take_together()
 
     def _fold(self, at: At, value: bytes, start: int) -> None:
         lead_id = at.lead_id

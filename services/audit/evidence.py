@@ -20,14 +20,26 @@ class HeadRow(NamedTuple):
 
 
 class SaleRow(NamedTuple):
-    """A sale as the router's table has it."""
+    """A sale as the router's table has it. `closed_until_ms`: so long a lead's first sale closes it to others.
+
+    That of later sales is the first one's, by a foreign key and in the archive, and not read: None.
+    """
 
     lead_id: str
     sale_number: int
     buyer_id: str
+    order_id: str
     mode: str
     sales_max: int
     price_cents: int
+    closed_until_ms: int | None
+
+
+class CloseRow(NamedTuple):
+    """A lead's close as the router's table has it."""
+
+    lead_id: str
+    outcome: str
 
 
 class TransferRow(NamedTuple):
@@ -59,6 +71,10 @@ class Tables(Protocol):
 
     def sales(self) -> Iterator[SaleRow]:
         """Give the router's sales by lead and number, archived ones included."""
+        ...
+
+    def closes(self) -> Iterator[CloseRow]:
+        """Give the router's closes, archived ones included."""
         ...
 
     def transfers(self) -> Iterator[TransferRow]:

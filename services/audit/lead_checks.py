@@ -216,7 +216,7 @@ class LeadChecks:
         ledger = self._ledger
         if pattern.weight:
             ledger.dues.add(subject_of(event.sale_id), pattern.weight)
-        ledger.sales.add(subject_of(at.lead_id), pattern.row_weight)
+        ledger.rows.add(subject_of(at.lead_id), pattern.row_weight)
 
     def _weigh(self, pattern: Pattern) -> None:
         pattern.weight, pattern.row_weight = self._ledger.weight_of_sale(pattern.terms)
@@ -251,6 +251,7 @@ class LeadChecks:
                 at, Rule.NOTHING_AFTER_THE_CLOSE, f"offer {state.offer[0]} is open, and the lead is closed"
             )
         state.close = (at.seq, at.offset, at.decided_at_ms, outcome)
+        self._ledger.rows.add(subject_of(at.lead_id), self._ledger.weight_of_close(outcome))
         state.windows = None
         folded.outcome = outcome
         folded.told.append("closed")

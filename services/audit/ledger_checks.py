@@ -1,5 +1,7 @@
 """The ledger against the log: which transfers follow from a lead, and whether the table holds these and no others.
 
+The router's rows of sales and closes are held against the log likewise.
+
 Both sides are added up in buckets, so that millions of transfers are compared without being held: a transfer adds to
 its bucket a number that its subject and content determine. Only where a bucket differs is each transfer looked at.
 """
@@ -7,16 +9,17 @@ its bucket a number that its subject and content determine. Only where a bucket 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
-from services.audit.evidence import SaleRow, TransferRow
+from services.audit.evidence import CloseRow, SaleRow, TransferRow
 from services.audit.findings import Findings
 from services.audit.lead_state import LeadState, Listed, Sale, Terms
 from services.audit.rules import Rule
 from services.audit.violations import Where
 from services.contract.ids import sale_id_of
+from services.contract.market import Mode
 
 BUCKETS = 4_096
 LOOKED_AT_MAX = 200_000
@@ -27,6 +30,10 @@ _MASK = (1 << 64) - 1
 _SUBJECT_AT = -12
 _NO_SUBJECT = 1 << 48
 TRANSFERS = "billing.transfers"
+
+FOR_GOOD = (1 << 63) - 1
+NOT_CLOSED = -(1 << 63)
+"""What stands in a first sale's row where it closes the lead for good, and where it does not."""
 
 
 class Due(NamedTuple):
@@ -45,6 +52,26 @@ class Due(NamedTuple):
 
 
 _About: TypeAlias = tuple[str, str, str, int, int, int]
+
+
+class _Table(NamedTuple):
+    rule: Rule
+    name: str
+    key_size: int
+
+
+_SALES = _Table(Rule.SALES_TABLE_IS_THE_LOG, "router.sales", 2)
+_CLOSES = _Table(Rule.CLOSES_TABLE_IS_THE_LOG, "router.closes", 1)
+
+
+class _Logged(NamedTuple):
+    """A row that follows from the log, and from which entry. `may_be`: as the log has it, and as it may be since."""
+
+    key: tuple[Any, ...]
+    may_be: tuple[SaleRow | CloseRow, ...]
+    seq: int
+    offset: int
+    at_ms: int
 
 
 class Tally:
@@ -157,6 +184,44 @@ def credit_dues(lead_id: str, source: str, sale: Sale, *, since_seq: int = 0) ->
             yield Due("payout_reversal", f"source:{source}", f"payouts:{source}", back_cents, *about)
 
 
+def _sales_of(lead_id: str, state: LeadState, *, is_exact: bool) -> Iterator[_Logged]:
+    for sale in state.sales:
+        row = _row_of(lead_id, sale.terms)
+        is_first = sale.terms.sale_number == 1
+        if is_first and state.upgraded:
+            row = _upgraded(row)
+        may_be = (row, _upgraded(row)) if is_first and not is_exact else (row,)
+        yield _Logged((lead_id, row.sale_number), may_be, sale.seq, sale.offset, sale.sold_at_ms)
+
+
+def _closes_of(lead_id: str, state: LeadState) -> Iterator[_Logged]:
+    if state.close is not None:
+        seq, offset, at_ms, outcome = state.close
+        yield _Logged((lead_id,), (CloseRow(lead_id, outcome),), seq, offset, at_ms)
+
+
+def _row_of(lead_id: str, terms: Terms) -> SaleRow:
+    """Give a sale's row as it was sold."""
+    closed_until_ms = None
+    if terms.sale_number == 1:
+        until_ms = FOR_GOOD if terms.exclusive_until_ms is None else terms.exclusive_until_ms
+        closed_until_ms = until_ms if terms.mode == Mode.EXCLUSIVE else NOT_CLOSED
+    return SaleRow(
+        lead_id,
+        terms.sale_number,
+        terms.buyer_id,
+        terms.order_id,
+        terms.mode,
+        terms.sales_max,
+        terms.price_cents,
+        closed_until_ms,
+    )
+
+
+def _upgraded(row: SaleRow) -> SaleRow:
+    return row._replace(mode=Mode.EXCLUSIVE.value, closed_until_ms=FOR_GOOD)
+
+
 def _moves(state: LeadState) -> Iterator[Due]:
     for buyer, kind, _, cents, currency, seq, offset, at_ms in state.moves or ():
         ours = "cash:deposits" if kind == "deposit" else "allowance:adjustment"
@@ -166,7 +231,10 @@ def _moves(state: LeadState) -> Iterator[Due]:
 
 
 class Ledger:
-    """Compares transfers and sales of the tables with those of the log."""
+    """Compares transfers, sales and closes of the tables with those of the log.
+
+    `dues` are the transfers, `rows` the router's rows of sales and closes.
+    """
 
     def __init__(self, findings: Findings, partition_of: Callable[[str], int]) -> None:
         """Begin with nothing told."""
@@ -174,7 +242,7 @@ class Ledger:
         self._partition_of = partition_of
         self._weights = Weights()
         self.dues = Tally()
-        self.sales = Tally()
+        self.rows = Tally()
 
     def weight_of_sale(self, terms: Terms) -> tuple[int, int]:
         """Give the weight of all that a sale moves, about its id, and that of the sale's own row, about its lead."""
@@ -194,8 +262,11 @@ class Ledger:
             if payout_cents:
                 path = ("payout", f"payouts:{source}", f"source:{source}", payout_cents, terms.currency, 1)
                 weight += self._weights.of(*path)
-        row = (terms.sale_number, terms.buyer_id, terms.mode, terms.sales_max, cents)
-        return weight, self._weights.of(*row)
+        return weight, self._weights.of(*_row_of("", terms)[1:])
+
+    def weight_of_close(self, outcome: str) -> int:
+        """Give the weight of a close's row, about its lead."""
+        return self._weights.of(outcome)
 
     def weight_of_payout(self, listed: Listed) -> int:
         """Give the weight of what a source earns by a lead alone, about the lead."""
@@ -206,9 +277,9 @@ class Ledger:
     def upgraded(self, lead_id: str, terms: Terms) -> None:
         """Take note that a sale's row is now that of an exclusive one."""
         subject = subject_of(lead_id)
-        row = (terms.sale_number, terms.buyer_id, terms.mode, terms.sales_max, terms.price_cents)
-        self.sales.add(subject, -self._weights.of(*row))
-        self.sales.add(subject, self._weights.of(row[0], row[1], "exclusive", row[3], row[4]))
+        row = _row_of("", terms)
+        self.rows.add(subject, -self._weights.of(*row[1:]))
+        self.rows.add(subject, self._weights.of(*_upgraded(row)[1:]))
 
     def due(self, dues: Iterable[Due]) -> None:
         """Add transfers that follow from the log."""
@@ -285,60 +356,67 @@ class Ledger:
                     places = self._places([(lead_id, due)])
                     self._findings.broken(Rule.TRANSFERS_ARE_THE_LOG, what, where, *places, lead_id=lead_id)
 
-    def compare_sales(
+    def compare_rows(
         self,
-        read: Callable[[], Iterator[SaleRow]],
+        read_sales: Callable[[], Iterator[SaleRow]],
+        read_closes: Callable[[], Iterator[CloseRow]],
         states: Callable[[], Iterator[tuple[str, LeadState]]],
         *,
         late_before_ms: int | None,
     ) -> None:
-        """Hold the router's sales against the log, as `compare_transfers` does."""
+        """Hold the router's sales and closes against the log, as `compare_transfers` does."""
         tally = Tally()
-        for row in read():
-            weight = self._weights.of(row.sale_number, row.buyer_id, row.mode, row.sales_max, row.price_cents)
-            tally.add(subject_of(row.lead_id), weight)
-        for buckets in _portions(self.sales.differing(tally)):
-            logged: dict[tuple[str, int], tuple[SaleRow, int, int, int]] = {}
+        for sale in read_sales():
+            tally.add(subject_of(sale.lead_id), self._weights.of(*sale[1:]))
+        for close in read_closes():
+            tally.add(subject_of(close.lead_id), self.weight_of_close(close.outcome))
+        for buckets in _portions(self.rows.differing(tally)):
+            sales: dict[tuple[Any, ...], _Logged] = {}
+            closes: dict[tuple[Any, ...], _Logged] = {}
             for lead_id, state in states():
-                if subject_of(lead_id) & (BUCKETS - 1) not in buckets:
-                    continue
-                for sale in state.sales:
-                    terms = sale.terms
-                    mode = "exclusive" if state.upgraded and terms.sale_number == 1 else terms.mode
-                    row = SaleRow(
-                        lead_id, terms.sale_number, terms.buyer_id, mode, terms.sales_max, terms.price_cents
-                    )
-                    logged[lead_id, terms.sale_number] = (row, sale.seq, sale.offset, sale.sold_at_ms)
-            self._compare_sales_in(buckets, read, logged, late_before_ms)
+                if subject_of(lead_id) & _LAST_BUCKET in buckets:
+                    told = _sales_of(lead_id, state, is_exact=late_before_ms is None)
+                    sales.update((logged.key, logged) for logged in told)
+                    closes.update((logged.key, logged) for logged in _closes_of(lead_id, state))
+            self._compare_rows_in(_SALES, buckets, read_sales(), sales, late_before_ms)
+            self._compare_rows_in(_CLOSES, buckets, read_closes(), closes, late_before_ms)
 
-    def _compare_sales_in(
+    def _compare_rows_in(
         self,
+        table: _Table,
         buckets: set[int],
-        read: Callable[[], Iterator[SaleRow]],
-        logged: dict[tuple[str, int], tuple[SaleRow, int, int, int]],
+        rows: Iterator[SaleRow] | Iterator[CloseRow],
+        logged: Mapping[tuple[Any, ...], _Logged],
         late_before_ms: int | None,
     ) -> None:
         found = set()
-        for row in read():
-            if subject_of(row.lead_id) & (BUCKETS - 1) not in buckets:
+        for row in rows:
+            if subject_of(row.lead_id) & _LAST_BUCKET not in buckets:
                 continue
-            key = (row.lead_id, row.sale_number)
-            is_again = key in found
-            found.add(key)
+            key = row[: table.key_size]
             known = logged.get(key)
             if known is None and late_before_ms is not None:
                 continue
-            if known is None or known[0] != row or is_again:
-                places = () if known is None else (self._place(row.lead_id, known[1], known[2]),)
-                what = f"sale {row.sale_number} to {row.buyer_id} is not as the log tells it"
-                where = Where("router.sales", f"{row.lead_id} {row.sale_number}")
-                self._findings.broken(Rule.SALES_TABLE_IS_THE_LOG, what, where, *places, lead_id=row.lead_id)
-        for (lead_id, number), (_, seq, offset, at_ms) in logged.items():
-            if (lead_id, number) not in found and (late_before_ms is None or at_ms < late_before_ms):
-                what = f"sale {number} is not in the router's table"
-                where = Where("router.sales", f"{lead_id} {number}")
-                place = self._place(lead_id, seq, offset)
-                self._findings.broken(Rule.SALES_TABLE_IS_THE_LOG, what, where, place, lead_id=lead_id)
+            if known is None:
+                self._row_broken(table, key, "the log does not tell of this row")
+            elif row not in known.may_be:
+                names = zip(row._fields, row, known.may_be[0], strict=True)
+                wrong = ", ".join(name for name, said, is_so in names if said != is_so)
+                self._row_broken(table, key, f"not as the log tells it: {wrong}", known)
+            elif key in found:
+                self._row_broken(table, key, "the row is there again", known)
+            found.add(key)
+        for key, known in logged.items():
+            if key not in found and (late_before_ms is None or known.at_ms < late_before_ms):
+                self._row_broken(table, key, "the row is not in the table", known)
+
+    def _row_broken(
+        self, table: _Table, key: tuple[Any, ...], what: str, known: _Logged | None = None
+    ) -> None:
+        lead_id = key[0]
+        places = () if known is None else (self._place(lead_id, known.seq, known.offset),)
+        where = Where(table.name, " ".join(map(str, key)))
+        self._findings.broken(table.rule, what, where, *places, lead_id=lead_id)
 
     def _weight(self, row: Due | TransferRow, debit: str, credit: str) -> int:
         has_sale = int(bool(row.sale_id))

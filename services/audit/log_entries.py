@@ -51,17 +51,27 @@ class Pattern:
     """A sale's terms, as many sales share them; what was found out about them is kept with them.
 
     `judged` are the circumstances that they were found right in, `times` counts the sales since their draws were
-    summed, of which `last` was the last: partition, seq, offset.
+    summed, all under `market_version`, of which `last` was the last: partition, seq, offset.
     `weight` and `row_weight` are what such a sale adds to the tallies of transfers and of sales.
     """
 
-    __slots__ = ("is_remembered", "judged", "last", "row_weight", "terms", "times", "weight")
+    __slots__ = (
+        "is_remembered",
+        "judged",
+        "last",
+        "market_version",
+        "row_weight",
+        "terms",
+        "times",
+        "weight",
+    )
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.is_remembered = False
         self.judged: set[tuple[Any, ...]] = set()
         self.times = 0
+        self.market_version = 0
         self.last: tuple[int, int, int] = (0, 0, 0)
         self.weight: int | None = None
         self.row_weight = 0

@@ -28,6 +28,7 @@ _OTHER_LEAD: Final = "00000000-0000-0000-0000-000000000000"
 class Outline:
     """What was found about an entry, for all that are like it. `lead`: the number of what their leads have in common.
 
+    All were decided under `market_version`.
     `times`: so many were like it since they were counted, of which `last` was the last: partition, seq, offset.
     """
 
@@ -35,6 +36,7 @@ class Outline:
         "is_due",
         "last",
         "lead",
+        "market_version",
         "patterns",
         "payout_weight",
         "row_weight",
@@ -43,12 +45,21 @@ class Outline:
         "weights",
     )
 
-    def __init__(self, patterns: Sequence[Pattern], lead: int, payout_weight: int) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[Pattern],
+        *,
+        market_version: int,
+        lead: int,
+        payout_weight: int,
+        close_weight: int,
+    ) -> None:
         self.patterns = tuple(patterns)
+        self.market_version = market_version
         self.sales = len(patterns)
         self.lead = lead
         self.weights = tuple([pattern.weight or 0 for pattern in patterns])
-        self.row_weight = sum(pattern.row_weight for pattern in patterns)
+        self.row_weight = close_weight + sum(pattern.row_weight for pattern in patterns)
         self.payout_weight = payout_weight
         self.is_due = payout_weight > 0 or any(self.weights)
         self.times = 0

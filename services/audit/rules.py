@@ -24,6 +24,7 @@ class Rule(StrEnum):
     SOLD_BY_ITS_PLAN = "sold_by_its_plan"
     ONLY_WITH_CONSENT = "only_with_consent"
     SALES_TABLE_IS_THE_LOG = "sales_table_is_the_log"
+    CLOSES_TABLE_IS_THE_LOG = "closes_table_is_the_log"
 
     LISTED_ONCE = "listed_once"
     CLOSED_ONCE = "closed_once"
@@ -101,6 +102,7 @@ RULES: Final = MappingProxyType(
             "Where a lead's consent names buyers, as its type may demand, no other is asked for it or sold it.",
         ),
         Rule.SALES_TABLE_IS_THE_LOG: RuleText(1, "The router's sales are those of the log."),
+        Rule.CLOSES_TABLE_IS_THE_LOG: RuleText(2, "The router's closes are those of the log."),
         Rule.LISTED_ONCE: RuleText(2, "A lead is listed once."),
         Rule.CLOSED_ONCE: RuleText(2, "A listed lead is closed once."),
         Rule.NOTHING_AFTER_THE_CLOSE: RuleText(2, "Nothing is sold, asked or opened after a lead's close."),

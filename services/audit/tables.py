@@ -12,7 +12,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 from psycopg import IsolationLevel
 
-from services.audit.evidence import HeadRow, SaleRow, TransferRow
+from services.audit.evidence import CloseRow, HeadRow, SaleRow, TransferRow
 from services.bus.database import connect
 
 ROLE: Final = "gavel_audit"
@@ -23,9 +23,10 @@ _HEADS: Final = (
 )
 _COUNTERS: Final = "select counter_id, used, granted from router.counters"
 _SALES: Final = (
-    "select lead_id::text, sale_number::int, buyer_id, mode, sales_max::int, price_cents from {} "
-    "order by lead_id, sale_number"
+    "select lead_id::text, sale_number::int, buyer_id, order_id, mode, sales_max::int, price_cents, "
+    "case when sale_number = 1 then closed_until_ms end from {} order by lead_id, sale_number"
 )
+_CLOSES: Final = "select lead_id::text, outcome from {}"
 _TRANSFERS: Final = (
     "select transfer_id::text, kind, debit_account, credit_account, amount_cents, currency, "
     "coalesce(sale_id::text, ''), coalesce(lead_id::text, '') from billing.transfers"
@@ -78,6 +79,10 @@ class Snapshot:
     def sales(self) -> Iterator[SaleRow]:
         """Give the router's sales by lead and number, archived ones included."""
         return map(SaleRow._make, self._stream(_SALES.replace("{}", self._whole("router", "sales"))))
+
+    def closes(self) -> Iterator[CloseRow]:
+        """Give the router's closes, archived ones included."""
+        return map(CloseRow._make, self._stream(_CLOSES.replace("{}", self._whole("router", "closes"))))
 
     def transfers(self) -> Iterator[TransferRow]:
         """Give the ledger as it lies in its table, to which rows are only ever added."""

@@ -91,17 +91,22 @@ class UsualEntries:
             return
         if not self._learn_version(at, value, start):
             return
-        weight = self._ledger.weight_of_payout(listed) if listed.payout_cents and not listed.is_test else 0
+        is_due = listed.payout_cents and not listed.is_test
+        outline = Outline(
+            patterns,
+            market_version=at.market_version,
+            lead=self._states.usual(usual),
+            payout_weight=self._ledger.weight_of_payout(listed) if is_due else 0,
+            close_weight=self._ledger.weight_of_close(usual.outcome),
+        )
         judged = Judged(value, start, at.lead_id, at.market_version, at.decided_at_ms, listed.created_at_ms)
-        self._outlines.learn(judged, Outline(patterns, self._states.usual(usual), weight))
+        self._outlines.learn(judged, outline)
 
     def count(self) -> None:
         """Add up what the entries drew that were taken since this was done last."""
         for outline in self._drawn:
             for pattern in outline.patterns:
-                pattern.times += outline.times
-                pattern.last = max(pattern.last, outline.last)
-            self._limits.count(outline.patterns)
+                self._limits.sold_alike(pattern, outline.market_version, outline.times, outline.last)
             outline.times = 0
         self._drawn.clear()
 
@@ -115,7 +120,7 @@ class UsualEntries:
         leads.leads += 1
         leads.sales += outline.sales
         leads.listed.add(lead, 1)
-        self._ledger.sales.add(lead, outline.row_weight)
+        self._ledger.rows.add(lead, outline.row_weight)
         if outline.is_due:
             self._ledger.dues.add_each(ids, outline.weights)
             self._ledger.dues.add(lead, outline.payout_weight)

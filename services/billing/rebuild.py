@@ -25,6 +25,16 @@ TABLES = ("leads", "sales", "returns", "transfers", "account_totals", "positions
 NOT_COMPARED: Mapping[str, tuple[str, ...]] = {"positions": ("next_offset",)}
 """Where an entry stands in the topic is no part of what it says; its number and its hash are."""
 
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "leads": ("lead_id",),
+    "sales": ("sale_id",),
+    "returns": ("sale_id", "seq"),
+    "transfers": ("transfer_id",),
+    "account_totals": ("account", "currency", "partition"),
+    "positions": ("partition",),
+}
+"""By what a row of each table is named."""
+
 NAMED_MAX = 5
 """So many differing rows of a table are named."""
 
@@ -57,6 +67,11 @@ class Difference:
     table: str
     only_in: str
     row: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """By what the row is found."""
+        return " ".join(str(self.row[column]) for column in KEYS[self.table])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,8 +230,8 @@ def _rebuild(found: AuditSettings, audit: Audit, shown: Shown) -> int:
         rebuilt = Rebuild(connection, KafkaLog(found.connection(), topic), codec(), topic=topic)
         try:
             entries = rebuilt.make(shown.show)
-            for what in _differences(rebuilt.compare(shown.show)):
-                audit.found.take(_ledger_violation(what))
+            for what, rows in _differences(rebuilt.compare(shown.show)):
+                audit.found.take(_ledger_violation(what, rows))
         except (Stopped, NotReadable) as error:
             audit.found.take(_ledger_violation(f"it can't be made again: {error}"))
             entries = 0
@@ -240,25 +240,29 @@ def _rebuild(found: AuditSettings, audit: Audit, shown: Shown) -> int:
     return entries
 
 
-def _differences(verdict: Verdict) -> Iterator[str]:
+def _differences(verdict: Verdict) -> Iterator[tuple[str, Sequence[Where]]]:
+    """Say what differs, and the first rows that do; a changed row is in both ledgers and named once."""
     for table in verdict.tables:
         if table.only_in_ledger or table.only_in_rebuilt:
-            yield (
-                f"billing.{table.table}: {table.only_in_ledger:,} rows only in the ledger, "
+            name = f"billing.{table.table}"
+            what = (
+                f"{name}: {table.only_in_ledger:,} rows only in the ledger, "
                 f"{table.only_in_rebuilt:,} only in the one made again"
             )
+            yield what, [Where(name, key) for key in dict.fromkeys(row.key for row in table.differences)]
     for total in verdict.totals:
         if not total.agrees:
-            yield f"the totals in {total.currency} differ"
-    yield from verdict.discrepancies
+            yield f"the totals in {total.currency} differ", ()
+    for discrepancy in verdict.discrepancies:
+        yield discrepancy, ()
 
 
-def _ledger_violation(what: str) -> Violation:
+def _ledger_violation(what: str, rows: Sequence[Where] = ()) -> Violation:
     return Violation(
         guarantee=LEDGER_GUARANTEE,
         rule=LEDGER_RULE,
         what=what,
-        where=(Where("billing", "`gavel billing rebuild --verify` names the rows"),),
+        where=tuple(rows) or (Where("billing", "`gavel billing rebuild --verify` tells more"),),
     )
 
 

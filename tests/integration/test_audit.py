@@ -173,6 +173,7 @@ def test_is_silent_where_nothing_is_wrong(gavel: Gavel) -> None:
 
 _FIRST_CHARGE = "(select min(transfer_id::text)::uuid from billing.transfers where kind = 'sale_charge')"
 _LAST_CHARGE = "(select max(transfer_id::text)::uuid from billing.transfers where kind = 'sale_charge')"
+_FIRST_BILLED = "(select min(sale_id::text)::uuid from billing.sales)"
 _FIRST_SALE = "(select lead_id, sale_number from router.sales order by 1, 2 limit 1)"
 _LAST_SALE = "(select lead_id, sale_number from router.sales order by 1 desc, 2 desc limit 1)"
 _FIRST_LEAD = "(select min(lead_id::text)::uuid from router.leads)"
@@ -181,6 +182,7 @@ _FIRST_HEAD = "(select min(partition) from router.heads where seq > 0)"
 
 def test_finds_each_row_that_was_changed_and_is_silent_again_when_it_is_put_back(gavel: Gavel) -> None:
     charge, gone = _one(gavel, _FIRST_CHARGE), _one(gavel, _LAST_CHARGE)
+    billed = _one(gavel, _FIRST_BILLED)
     with ExitStack() as put_back:
         for table, change in (
             ("billing.transfers", f"set amount_cents = amount_cents + 1 where transfer_id = {_FIRST_CHARGE}"),
@@ -188,6 +190,8 @@ def test_finds_each_row_that_was_changed_and_is_silent_again_when_it_is_put_back
                 "router.sales",
                 f"set price_cents = price_cents + 1 where (lead_id, sale_number) = {_FIRST_SALE}",
             ),
+            ("billing.sales", f"set price_cents = price_cents + 1 where sale_id = {_FIRST_BILLED}"),
+            ("router.closes", f"set outcome = 'failed' where lead_id = {_FIRST_LEAD}"),
             ("router.heads", f"set hash = sha256('') where partition = {_FIRST_HEAD}"),
             # Contact details, as text and in bytes.
             (
@@ -205,9 +209,11 @@ def test_finds_each_row_that_was_changed_and_is_silent_again_when_it_is_put_back
         found = _broken_rules(gavel, "--rebuild", "--at-rest")
     transfers = {where["at"] for each in found["transfers_are_the_log"] for where in each["where"]}
     assert {charge, gone} <= transfers
-    assert len(found["sales_table_is_the_log"]) == 1
+    assert len(found["sales_table_is_the_log"]) == 2
+    assert len(found["closes_table_is_the_log"]) == 1
     assert found["head_is_the_log"]
-    assert found["ledger_rebuilt_identical"]
+    rebuilt = [where for each in found["ledger_rebuilt_identical"] for where in each["where"]]
+    assert {"source": "billing.sales", "at": billed} in rebuilt
     leaking = {where["source"] for each in found["no_details_in_tables"] for where in each["where"]}
     assert leaking == {"router.sales", "router.leads"}
     assert _broken_rules(gavel, "--at-rest") == {}

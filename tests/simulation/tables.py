@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from services.audit.evidence import HeadRow, SaleRow, TransferRow
+from services.audit.evidence import CloseRow, HeadRow, SaleRow, TransferRow
 from tests.simulation.world import World
 
 
@@ -33,10 +33,18 @@ class SimulatedTables:
                 lead_id=row.lead_id,
                 sale_number=row.sale_number,
                 buyer_id=row.buyer_id,
+                order_id=row.order_id,
                 mode=row.mode.value,
                 sales_max=row.sales_max,
                 price_cents=row.price_cents,
+                closed_until_ms=row.closed_until_ms if row.sale_number == 1 else None,
             )
+
+    def closes(self) -> Iterator[CloseRow]:
+        """See `Tables`."""
+        tables = self._world.router
+        for row in [*tables.closes.values(), *(kept.close for kept in tables.archived.values())]:
+            yield CloseRow(row.lead_id, row.outcome.value)
 
     def transfers(self) -> Iterator[TransferRow]:
         """See `Tables`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from services.audit.auditor import Auditor
-from services.audit.evidence import HeadRow, SaleRow, TransferRow
+from services.audit.evidence import CloseRow, HeadRow, SaleRow, TransferRow
 from services.audit.states import LeadStates, MemoryLeadStates
 from services.audit.violations import Violation
 from services.billing.memory_store import MemoryLedger
@@ -33,6 +33,7 @@ class MemoryTables:
     head_rows: dict[int, HeadRow]
     counter_rows: dict[str, tuple[int, int]]
     sale_rows: list[SaleRow]
+    close_rows: list[CloseRow]
     transfer_rows: list[TransferRow]
     accepted_rows: list[tuple[str, int]]
     undelivered_rows: list[tuple[int, int, int, str]]
@@ -48,6 +49,10 @@ class MemoryTables:
     def sales(self) -> Iterator[SaleRow]:
         """See `Tables`."""
         return iter(self.sale_rows)
+
+    def closes(self) -> Iterator[CloseRow]:
+        """See `Tables`."""
+        return iter(self.close_rows)
 
     def transfers(self) -> Iterator[TransferRow]:
         """See `Tables`."""
@@ -114,10 +119,18 @@ def evidence_of(given: World) -> Evidence:
             counter_rows={name: (row.used, row.granted) for name, row in given.tables.counters.items()},
             sale_rows=[
                 SaleRow(
-                    row.lead_id, row.sale_number, row.buyer_id, row.mode.value, row.sales_max, row.price_cents
+                    lead_id=row.lead_id,
+                    sale_number=row.sale_number,
+                    buyer_id=row.buyer_id,
+                    order_id=row.order_id,
+                    mode=row.mode.value,
+                    sales_max=row.sales_max,
+                    price_cents=row.price_cents,
+                    closed_until_ms=row.closed_until_ms if row.sale_number == 1 else None,
                 )
                 for row in sorted(given.tables.sales.values(), key=lambda row: (row.lead_id, row.sale_number))
             ],
+            close_rows=[CloseRow(row.lead_id, row.outcome.value) for row in given.tables.closes.values()],
             transfer_rows=_transfers(given),
             accepted_rows=[
                 (lead.lead_id, lead.received_at_ms)

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from services.audit.auditor import Auditor
+from services.audit.evidence import CloseRow
 from services.audit.rules import RULES, Rule
 from services.audit.states import SqliteLeadStates
 from services.audit.violations import Violation
@@ -735,6 +736,30 @@ def _lost_sale_row(evidence: Evidence) -> None:
     evidence.tables.sale_rows.pop()
 
 
+def _sold_by_another_order(evidence: Evidence) -> None:
+    rows = evidence.tables.sale_rows
+    rows[0] = rows[0]._replace(order_id="acme/another")
+
+
+def _exclusivity_cut_short(evidence: Evidence) -> None:
+    rows = evidence.tables.sale_rows
+    at = next(at for at, row in enumerate(rows) if row.mode == "exclusive" and row.sales_max > 1)
+    rows[at] = rows[at]._replace(closed_until_ms=(rows[at].closed_until_ms or 0) - 1)
+
+
+def _lost_close(evidence: Evidence) -> None:
+    evidence.tables.close_rows.pop()
+
+
+def _other_outcome(evidence: Evidence) -> None:
+    rows = evidence.tables.close_rows
+    rows[0] = rows[0]._replace(outcome="failed")
+
+
+def _close_of_no_lead(evidence: Evidence) -> None:
+    evidence.tables.close_rows.append(CloseRow("7e57ab1e-0000-5000-8000-000000000005", "failed"))
+
+
 def _lost_transfer(evidence: Evidence) -> None:
     evidence.tables.transfer_rows.pop(0)
 
@@ -798,6 +823,11 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.COUNTER_IS_THE_LOG, _counter_of_nothing, "router.counters account:elm"),
     (Rule.SALES_TABLE_IS_THE_LOG, _other_sale_row, "router.sales"),
     (Rule.SALES_TABLE_IS_THE_LOG, _lost_sale_row, "router.sales"),
+    (Rule.SALES_TABLE_IS_THE_LOG, _sold_by_another_order, "router.sales"),
+    (Rule.SALES_TABLE_IS_THE_LOG, _exclusivity_cut_short, "router.sales"),
+    (Rule.CLOSES_TABLE_IS_THE_LOG, _lost_close, "router.closes"),
+    (Rule.CLOSES_TABLE_IS_THE_LOG, _other_outcome, "router.closes"),
+    (Rule.CLOSES_TABLE_IS_THE_LOG, _close_of_no_lead, "router.closes"),
     (Rule.TRANSFERS_ARE_THE_LOG, _lost_transfer, TOPICS.log),
     (Rule.TRANSFERS_ARE_THE_LOG, _posted_twice, "billing.transfers"),
     (Rule.TRANSFERS_ARE_THE_LOG, _other_amount, "billing.transfers"),
@@ -909,6 +939,34 @@ def test_a_database_behind_the_log_has_no_grace(plant: Callable[[Evidence], None
     evidence = _evidence()
     plant(evidence)
     assert Rule.HEAD_IS_THE_LOG in {violation.rule for violation in _found(evidence, at_rest=False)}
+
+
+def test_rows_may_be_ahead_of_a_log_that_is_not_read_to_the_heads() -> None:
+    evidence = _evidence()
+    heads, rows = evidence.tables.head_rows, evidence.tables.sale_rows
+    heads[0] = heads[0]._replace(seq=heads[0].seq + 1, hash=bytes(32))
+    at = next(at for at, row in enumerate(rows) if (row.mode, row.sale_number) == ("shared", 1))
+    rows[at] = rows[at]._replace(mode="exclusive", closed_until_ms=2**63 - 1)
+    _close_of_no_lead(evidence)
+    assert not _found(evidence, at_rest=False)
+    rows[at] = rows[at]._replace(closed_until_ms=0)
+    _other_outcome(evidence)
+    found = {violation.rule for violation in _found(evidence, at_rest=False)}
+    assert found == {Rule.SALES_TABLE_IS_THE_LOG, Rule.CLOSES_TABLE_IS_THE_LOG}
+
+
+def test_limits_are_judged_by_the_whole_log_alone() -> None:
+    evidence = _evidence()
+    _retold(
+        evidence,
+        LeadSold,
+        lambda e: replace(e, draws=tuple(replace(draw, amount=10**6) for draw in e.draws)),
+        wanted=lambda e: e.buyer_id == "acme",
+    )
+    assert Rule.LIMIT_HOLDS in {violation.rule for violation in _found(evidence, at_rest=False)}
+    heads = evidence.tables.head_rows
+    heads[0] = heads[0]._replace(seq=heads[0].seq + 1, hash=bytes(32))
+    assert Rule.LIMIT_HOLDS not in {violation.rule for violation in _found(evidence, at_rest=False)}
 
 
 def test_records_that_are_no_longer_kept_are_not_missed() -> None:

@@ -171,7 +171,7 @@ def test_finds_the_same_as_when_each_entry_is_judged(change: Change, monkeypatch
     assert (auditor.sales, auditor.leads) == (each.sales, each.leads)
     for one, other in ((auditor, each), (each, auditor)):
         assert not one._ledger.dues.differing(other._ledger.dues)
-        assert not one._ledger.sales.differing(other._ledger.sales)
+        assert not one._ledger.rows.differing(other._ledger.rows)
     assert _counted(auditor) == _counted(each)
 
 
