@@ -6,7 +6,7 @@ yet waits in its lead's state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -168,18 +168,7 @@ class DeliveryChecks:
         place = self._findings.entry(self._partition_of(lead_id), told.seq, happened.offset)
         due = letters[told.n] if told.n < len(letters) else None
         if due is None or due[:2] != (told.kind, told.recipient):
-            if any(letter[0] == told.kind and letter[1] == told.recipient for letter in letters):
-                rule, what = Rule.TOLD_WHAT_IS_LOGGED, "a number among its entry's records that is another's"
-            elif any(letter[0] == told.kind for letter in letters):
-                rule, what = (
-                    Rule.TOLD_TO_ITS_RECIPIENT,
-                    f"a {told.kind} on the topic of {told.recipient}, whose it is not",
-                )
-            else:
-                rule, what = (
-                    Rule.NOTHING_TOLD_WITHOUT_THE_LOG,
-                    f"a {told.kind} that does not follow from its entry",
-                )
+            rule, what = _misplaced(letters, told, due)
             self._findings.broken(rule, what, _where(told), place, lead_id=lead_id)
             return
         key = told.seq << N_BITS | told.n
@@ -258,6 +247,18 @@ def _kind(topic_kind: str, body: dict[str, Any]) -> str | None:
     if topic_kind == "receipts":
         return RECEIPT if body.get("type") == "receipt" else None
     return PING
+
+
+def _misplaced(
+    letters: Sequence[tuple[str, str, Any]], told: Told, due: tuple[str, str, Any] | None
+) -> tuple[Rule, str]:
+    """Say what is wrong with a record that is not the one of its number among those of its entry."""
+    is_anothers = due is not None and due[0] == told.kind
+    if not is_anothers and any(letter[:2] == (told.kind, told.recipient) for letter in letters):
+        return Rule.TOLD_WHAT_IS_LOGGED, "a number among its entry's records that is another's"
+    if any(letter[0] == told.kind for letter in letters):
+        return Rule.TOLD_TO_ITS_RECIPIENT, f"a {told.kind} on the topic of {told.recipient}, whose it is not"
+    return Rule.NOTHING_TOLD_WITHOUT_THE_LOG, f"a {told.kind} that does not follow from its entry"
 
 
 def _different(said: dict[str, Any], true: dict[str, Any]) -> list[str]:

@@ -551,6 +551,20 @@ def _delivery_to_another(evidence: Evidence) -> None:
     evidence.records[other].append(record._replace(topic=other.topic, offset=len(evidence.records[other])))
 
 
+def _delivery_to_another_of_its_buyers(evidence: Evidence) -> None:
+    """By its number the record is another's, though its reader has one of the same entry too."""
+    topics = [TOPICS.buyer_leads(buyer_id) for buyer_id in evidence.markets[1].buyers]
+    first_of: dict[str, Record] = {}
+    for record in [record for topic in topics for record in evidence.topic(topic)]:
+        body = read_body(record.value or b"")
+        first = first_of.setdefault(str(body["log"]), record) if body["type"] == "lead" else record
+        if first.topic != record.topic:
+            kept = evidence.records[TopicPartition(record.topic, 0)]
+            kept.append(first._replace(topic=record.topic, offset=len(kept)))
+            return
+    raise AssertionError("no entry sells to two buyers")
+
+
 def _delivery_of_no_sale(evidence: Evidence) -> None:
     where, index = _buyer_record(evidence)
     record = evidence.records[where][index]
@@ -751,6 +765,7 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.DELIVERED, _lost_delivery, TOPICS.log),
     (Rule.DELIVERED, _lost_ping, TOPICS.buyer_pings("birch")),
     (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another, TOPICS.buyer_leads("elm")),
+    (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another_of_its_buyers, "buyers."),
     (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _delivery_of_no_sale, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_price, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_terms, "buyers."),
