@@ -31,7 +31,7 @@ KEPT_MAX: Final = 100_000
 
 _FILED_BITS: Final = 1 << 28
 _EVICTED_AT_ONCE: Final = 16_384
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 _USUAL_MAX: Final = 20_000
 _USUAL: Final = struct.Struct(">cI")
 _USUAL_TAG: Final = b"u"

@@ -591,6 +591,16 @@ def _other_sentence(evidence: Evidence) -> None:
     _told_otherwise(evidence, *_buyer_record(evidence), promise="All yours.")
 
 
+def _more_after_the_sentence(evidence: Evidence) -> None:
+    where, index = _buyer_record(evidence)
+    promise = orjson.loads(evidence.records[where][index].value or b"")["promise"]
+    _told_otherwise(evidence, where, index, promise=f"{promise} But ten others have received this lead.")
+
+
+def _upgrade_with_another_sentence(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence, "upgraded"), promise="Exclusive, for good: perhaps.")
+
+
 def _no_contact(evidence: Evidence) -> None:
     _told_otherwise(evidence, *_buyer_record(evidence), lead={})
 
@@ -635,6 +645,12 @@ def _ping_with_more_fields(evidence: Evidence) -> None:
     where, index = evidence.find(topic, lambda record: b'"ping"' in (record.value or b""))
     fields = orjson.loads(evidence.records[where][index].value or b"")["fields"]
     _told_otherwise(evidence, where, index, fields={**fields, "street": "High Street 1"})
+
+
+def _ping_with_another_sentence(evidence: Evidence) -> None:
+    topic = TOPICS.buyer_pings("birch")
+    where, index = evidence.find(topic, lambda record: b'"ping"' in (record.value or b""))
+    _told_otherwise(evidence, where, index, promise="If you win: exclusive, for good. You pay what you like.")
 
 
 def _lost_ping(evidence: Evidence) -> None:
@@ -770,9 +786,12 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.TOLD_WHAT_IS_LOGGED, _other_price, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_terms, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_sentence, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _more_after_the_sentence, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _upgrade_with_another_sentence, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _no_contact, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_another_payout, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_more_fields, TOPICS.buyer_pings("birch")),
+    (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_another_sentence, TOPICS.buyer_pings("birch")),
     (Rule.REPEATED_ALIKE, _other_repeat, "buyers."),
     (Rule.RECORD_IS_READABLE, _unreadable_record, "buyers."),
     (Rule.RECORD_IS_READABLE, _other_ce_id, "buyers."),
