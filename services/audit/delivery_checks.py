@@ -38,6 +38,8 @@ _KINDS: Final = {"lead": LEAD, "upgraded": UPGRADED, "notice": NOTICE}
 _N_MAX: Final = (1 << N_BITS) - 1
 _MAGIC: Final = b"\x00"
 _CONTACT: Final = b'"contact"'
+_RECEIPT_OF_INTAKE: Final = frozenset({"type", "lead_id", "reference", "at", "happened"})
+_SAID_BY_INTAKE: Final = {"accepted": frozenset({"type"}), "declined": frozenset({"type", "reason", "field"})}
 
 
 class DeliveryChecks:
@@ -73,7 +75,7 @@ class DeliveryChecks:
             self._broken(Rule.RECORD_IS_READABLE, "neither JSON nor Avro of ours", record)
             return
         if kind == "receipts" and "log" not in body:
-            self._receipt_of_intake(record, recipient, body)
+            self._receipt_of_intake(record, recipient, body, value)
             return
         lead_id = body.get("lead_id") or body.get("account_id")
         place = _place(record, body)
@@ -91,7 +93,7 @@ class DeliveryChecks:
         if told_as == LEAD:
             self.deliveries += 1
             self._check_contents(record, lead_id, body)
-        elif "lead" in body or _CONTACT in value:
+        elif _has_contact(body, value):
             self._broken(
                 Rule.CONTACT_FOR_BUYERS_ALONE, f"contact details beside a {told_as}", record, lead_id
             )
@@ -106,12 +108,22 @@ class DeliveryChecks:
             else:
                 self._compare(lead_id, state, told)
 
-    def _receipt_of_intake(self, record: Record, source_id: str, body: dict[str, Any]) -> None:
-        """Take note of a lead that was accepted; what was declined concerns nobody else."""
+    def _receipt_of_intake(self, record: Record, source_id: str, body: dict[str, Any], value: bytes) -> None:
+        """Take note of a lead that was accepted; what was declined concerns nobody else.
+
+        A lead that was declined may be accepted, mended or by another market, and be declined again with other content.
+        """
         happened, lead_id = body.get("happened"), body.get("lead_id")
         if not isinstance(happened, list) or not isinstance(lead_id, str):
             self._broken(Rule.RECORD_IS_READABLE, "a receipt that says nothing of any lead", record)
-        elif any(isinstance(item, dict) and item.get("type") == "accepted" for item in happened):
+            return
+        if _has_contact(body, value):
+            what = "contact details in a receipt"
+            self._broken(Rule.CONTACT_FOR_BUYERS_ALONE, what, record, lead_id)
+        elif not _is_of_intake(body, happened):
+            what = "a receipt without an entry that says more than accepted or declined"
+            self._broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, record, lead_id)
+        if any(isinstance(item, dict) and item.get("type") == "accepted" for item in happened):
             state = self.state_of(lead_id)
             listed = state.listed
             if listed is not None and listed.source_id != source_id:
@@ -243,6 +255,34 @@ def _kind(topic_kind: str, body: dict[str, Any]) -> str | None:
     if topic_kind == "receipts":
         return RECEIPT if body.get("type") == "receipt" else None
     return PING
+
+
+def _has_contact(body: dict[str, Any], value: bytes) -> bool:
+    """Tell whether a record that is no delivery has what only one has; a field of a ping may be called so too."""
+    return "lead" in body or (_CONTACT in value and _is_contact_in(body))
+
+
+def _is_contact_in(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_contact_in, value))
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("contact"), dict) or any(map(_is_contact_in, value.values()))
+
+
+def _is_of_intake(body: dict[str, Any], happened: list[Any]) -> bool:
+    """Tell whether a receipt says no more than intake does: one word for a submission, and why it was declined."""
+    if len(happened) != 1 or not isinstance(happened[0], dict):
+        return False
+    said: dict[str, Any] = happened[0]
+    declared = _SAID_BY_INTAKE.get(str(said.get("type")))
+    texts = [text for name, text in body.items() if name != "happened"]
+    return (
+        declared is not None
+        and said.keys() <= declared
+        and body.keys() <= _RECEIPT_OF_INTAKE
+        and all(isinstance(text, str) for text in (*texts, *said.values()))
+    )
 
 
 def _misplaced(

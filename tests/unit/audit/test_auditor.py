@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -69,7 +69,7 @@ from services.contract.market import (
     Upgrade,
 )
 from services.contract.outside_records import read_body
-from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS
+from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, iso_time
 from services.router.lead import Lead
 from services.router.state_bytes import state_of
 from tests.support.audit_evidence import (
@@ -141,7 +141,8 @@ def _lived(given: World) -> World:
             lead_id=account,
             buyer_id="acme",
             kind=MoneyKind.DEPOSIT,
-            reference="wire",
+            # A word of the operator's, though a delivery's key is called so too.
+            reference="contact",
             amount_cents=500,
             currency="USD",
         )
@@ -704,15 +705,36 @@ def _lead_never_listed(evidence: Evidence) -> None:
     evidence.tables.accepted_rows.append(("7e57ab1e-0000-5000-8000-000000000001", 1))
 
 
-def _accepted_in_a_receipt_alone(evidence: Evidence) -> None:
+def _receipt_of_intake(evidence: Evidence, happened: Mapping[str, Any], **more: Any) -> None:
     body = {
         "type": "receipt",
         "lead_id": "7e57ab1e-0000-5000-8000-000000000002",
-        "happened": [{"type": "accepted"}],
+        "at": iso_time(1),
+        "happened": [happened],
+        "reference": "contact",
+        **more,
     }
-    where = RECEIPTS
-    records = evidence.records[where]
-    records.append(Record(where.topic, 0, len(records), None, orjson.dumps(body), (), 1))
+    records = evidence.records[RECEIPTS]
+    records.append(Record(RECEIPTS.topic, 0, len(records), None, orjson.dumps(body), (), 1))
+
+
+DECLINED = {"type": "declined", "reason": "missing_field", "field": "contact"}
+
+
+def _accepted_in_a_receipt_alone(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, {"type": "accepted"})
+
+
+def _contact_in_a_receipt_of_intake(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED, contact={"email": "x@example.com"})
+
+
+def _receipt_of_intake_with_more(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED, remark="Ask again.")
+
+
+def _sale_in_a_receipt_of_intake(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, {"type": "sold", "payout": "100.00", "currency": "USD"})
 
 
 def _qualified_alone(evidence: Evidence) -> None:
@@ -783,6 +805,8 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another, TOPICS.buyer_leads("elm")),
     (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another_of_its_buyers, "buyers."),
     (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _delivery_of_no_sale, "buyers."),
+    (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _receipt_of_intake_with_more, "sources."),
+    (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _sale_in_a_receipt_of_intake, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_price, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_terms, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_sentence, "buyers."),
@@ -796,6 +820,7 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.RECORD_IS_READABLE, _unreadable_record, "buyers."),
     (Rule.RECORD_IS_READABLE, _other_ce_id, "buyers."),
     (Rule.CONTACT_FOR_BUYERS_ALONE, _contact_in_a_receipt, "sources."),
+    (Rule.CONTACT_FOR_BUYERS_ALONE, _contact_in_a_receipt_of_intake, "sources."),
     (Rule.LOG_IS_CHAINED, _changed_byte, TOPICS.log),
     (Rule.LOG_IS_READABLE, _appended_by_another, TOPICS.log),
     (Rule.HEAD_IS_THE_LOG, _lost_entry, "router.heads"),
@@ -915,6 +940,13 @@ def test_what_is_missing_has_its_grace_while_things_are_under_way() -> None:
     fresh.tables.accepted_rows.append(("7e57ab1e-0000-5000-8000-000000000001", now_ms))
     expected = {Rule.DELIVERED} if newest < now_ms - 5 * MINUTE_MS else set()
     assert {violation.rule for violation in _found(fresh, at_rest=False)} == expected
+
+
+def test_what_intake_says_of_a_submission_that_it_declined_concerns_nobody_else() -> None:
+    evidence = _evidence()
+    _receipt_of_intake(evidence, DECLINED)
+    _receipt_of_intake(evidence, {"type": "declined", "reason": "duplicate"})
+    assert not _found(evidence)
 
 
 def test_records_that_are_no_longer_kept_are_not_missed() -> None:
