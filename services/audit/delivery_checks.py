@@ -27,7 +27,7 @@ from services.audit.lead_state import (
 )
 from services.audit.rules import Rule
 from services.audit.states import LeadStates
-from services.audit.told_records import digest_of, digest_of_body, record_body
+from services.audit.told_records import digest_of, digest_of_body, digest_of_contact, is_contact, record_body
 from services.audit.violations import Where
 from services.bus.ports import Record
 from services.contract.codec import NotReadable
@@ -92,7 +92,6 @@ class DeliveryChecks:
             return
         if told_as == LEAD:
             self.deliveries += 1
-            self._check_contents(record, lead_id, body)
         elif _has_contact(body, value):
             self._broken(
                 Rule.CONTACT_FOR_BUYERS_ALONE, f"contact details beside a {told_as}", record, lead_id
@@ -155,9 +154,8 @@ class DeliveryChecks:
             and self._is_repeat(state, happened, n, kind, recipient, seen, digest)
         ):
             return
-        if kind == LEAD:
-            body.pop("lead", None)
-        told = Told(seq, n, kind, recipient, body, digest, _name(record), record.timestamp_ms)
+        contact = _contact(lead_id, body) if kind == LEAD else None
+        told = Told(seq, n, kind, recipient, body, digest, _name(record), record.timestamp_ms, contact)
         if happened is None:
             state.waiting = [*(state.waiting or ()), told]
         else:
@@ -204,18 +202,29 @@ class DeliveryChecks:
         true = record_body(lead_id, partition, told.seq, state, happened, told.kind, about)
         if told.body != true:
             return f"a {told.kind} says otherwise: {', '.join(_different(told.body, true))}"
-        return None
+        if told.kind != LEAD:
+            return None
+        if told.contact is None:
+            return "a delivery without contact details"
+        return self._untrue_contact(state, *told.contact)
+
+    def _untrue_contact(self, state: LeadState, digest: bytes, names: tuple[str, ...]) -> str | None:
+        """Say how contact details are not those that the lead's type has, or its other buyers got."""
+        assert state.listed is not None
+        lead_type = self._markets.lead_type(state.listed.market_version, state.listed.lead_type)
+        if lead_type is not None and not is_contact(names, lead_type.contact):
+            return "a delivery without the contact details of its type"
+        if state.contact is None:
+            state.contact = digest
+        return (
+            None
+            if state.contact == digest
+            else "a delivery with other contact details than the lead's others"
+        )
 
     def _without_the_log(self, lead_id: str, told: Told) -> None:
         what = f"a {told.kind} of an entry that tells {told.recipient} nothing"
         self._findings.broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, _where(told), lead_id=lead_id)
-
-    def _check_contents(self, record: Record, lead_id: str, body: dict[str, Any]) -> None:
-        """A delivery has the lead's contact details, and under their declared names."""
-        lead = body.get("lead")
-        contact = lead.get("contact") if isinstance(lead, dict) else None
-        if not isinstance(contact, dict):
-            self._broken(Rule.TOLD_WHAT_IS_LOGGED, "a delivery without contact details", record, lead_id)
 
     def without_entry(self, lead_id: str, state: LeadState, before_ms: int | None) -> None:
         """Report what waits for an entry that never came; with `before_ms`, only what was written before."""
@@ -247,6 +256,13 @@ def _place(record: Record, body: dict[str, Any]) -> tuple[int, int, int] | None:
         if (log.get("partition"), log.get("seq")) == (partition, seq) and n <= _N_MAX
         else None
     )
+
+
+def _contact(lead_id: str, body: dict[str, Any]) -> tuple[bytes, tuple[str, ...]] | None:
+    """Take out of a delivery what the vault holds, and keep of its contact details what betrays nobody."""
+    lead = body.pop("lead", None)
+    contact = lead.get("contact") if isinstance(lead, dict) else None
+    return (digest_of_contact(lead_id, contact), tuple(contact)) if isinstance(contact, dict) else None
 
 
 def _kind(topic_kind: str, body: dict[str, Any]) -> str | None:

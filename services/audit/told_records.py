@@ -6,7 +6,8 @@ as the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -51,12 +52,25 @@ Body = dict[str, Any]
 _DIGEST_SIZE: Final = 8
 _FIRST_OF_ALL: Final = ("offer", "ping")
 _OPERATORS_COMMANDS: Final = ("withdraw_lead", "decide_return", "move_money")
+_REACHED_BY: Final = frozenset({"email", "phone"})
 _EXCLUSIVE: Final = Mode.EXCLUSIVE.value
 
 
 def digest_of(value: bytes) -> bytes:
     """Make eight bytes of a record, by which a repeat is known."""
     return blake2b(value, digest_size=_DIGEST_SIZE).digest()
+
+
+def digest_of_contact(lead_id: str, contact: Mapping[str, Any]) -> bytes:
+    """Make eight bytes of a lead's contact details; another lead of the same person has others."""
+    return digest_of(lead_id.encode() + orjson.dumps(contact, option=orjson.OPT_SORT_KEYS))
+
+
+@lru_cache
+def is_contact(names: tuple[str, ...], declared: tuple[str, ...]) -> bool:
+    """Tell whether a lead may have these contact details: declared by its type, and a way to reach the person."""
+    ways = _REACHED_BY.intersection(declared)
+    return set(names) <= set(declared) and (not ways or not ways.isdisjoint(names))
 
 
 def digest_of_body(body: Body) -> bytes:

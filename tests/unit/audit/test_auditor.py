@@ -606,6 +606,25 @@ def _no_contact(evidence: Evidence) -> None:
     _told_otherwise(evidence, *_buyer_record(evidence), lead={})
 
 
+def _empty_contact(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence), lead={"contact": {}})
+
+
+def _contact_that_its_type_does_not_declare(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence), lead={"contact": {"phone": "1", "mother": "Eve"}})
+
+
+def _contact_of_another(evidence: Evidence) -> None:
+    """The second buyer of a lead gets another person than the first."""
+    for buyer_id in evidence.markets[1].buyers:
+        where = TopicPartition(TOPICS.buyer_leads(buyer_id), 0)
+        for index, record in enumerate(evidence.records.get(where, ())):
+            if read_body(record.value or b"").get("terms", {}).get("sale_number") == 2:
+                _told_otherwise(evidence, where, index, lead={"contact": {"email": "another@example.com"}})
+                return
+    raise AssertionError("no lead has a second buyer")
+
+
 def _other_repeat(evidence: Evidence) -> None:
     where, index = _buyer_record(evidence)
     record = evidence.records[where][index]
@@ -813,6 +832,9 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.TOLD_WHAT_IS_LOGGED, _more_after_the_sentence, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _upgrade_with_another_sentence, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _no_contact, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _empty_contact, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _contact_that_its_type_does_not_declare, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _contact_of_another, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_another_payout, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_more_fields, TOPICS.buyer_pings("birch")),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_another_sentence, TOPICS.buyer_pings("birch")),
