@@ -241,7 +241,8 @@ class Log:
 
     def _record(self, topic: str, body: Mapping[str, object], id: str, now_ms: int) -> Record:
         offset = self._offsets[topic] = self._offsets.get(topic, -1) + 1
-        headers = outsider_headers(id=id, type="gavel.lead.v1", source="gavel/router", at_ms=now_ms)
+        type = f"gavel.{body['type']}.v1"
+        headers = outsider_headers(id=id, type=type, source="gavel/router", at_ms=now_ms)
         return Record(topic, 0, offset, str(body["lead_id"]).encode(), orjson.dumps(body), headers, now_ms)
 
 

@@ -27,6 +27,7 @@ from services.audit.lead_state import (
 )
 from services.audit.rules import Rule
 from services.audit.states import LeadStates
+from services.audit.told_headers import INTAKE, ROUTER, are_headers
 from services.audit.told_records import digest_of, digest_of_body, digest_of_contact, is_contact, record_body
 from services.audit.violations import Where
 from services.bus.ports import Record
@@ -96,6 +97,10 @@ class DeliveryChecks:
             self._broken(
                 Rule.CONTACT_FOR_BUYERS_ALONE, f"contact details beside a {told_as}", record, lead_id
             )
+        at = str(body.get("sold_at" if told_as == LEAD else "at"))
+        if not are_headers(record.headers, value, source=ROUTER, type=str(body.get("type")), at=at):
+            what = f"headers that are not those of a {told_as}"
+            self._broken(Rule.TOLD_WHAT_IS_LOGGED, what, record, lead_id)
         self._match(record, lead_id, place[1], place[2], told_as, recipient, body, value)
 
     def entry_read(self, lead_id: str, seq: int, state: LeadState) -> None:
@@ -122,6 +127,9 @@ class DeliveryChecks:
         elif not _is_of_intake(body, happened):
             what = "a receipt without an entry that says more than accepted or declined"
             self._broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, record, lead_id)
+        elif not _has_headers_of_intake(record, body, happened[0]["type"], value):
+            what = "headers that are not those of a receipt"
+            self._broken(Rule.TOLD_WHAT_IS_LOGGED, what, record, lead_id)
         if any(isinstance(item, dict) and item.get("type") == "accepted" for item in happened):
             state = self.state_of(lead_id)
             listed = state.listed
@@ -175,11 +183,9 @@ class DeliveryChecks:
             self._without_the_log(lead_id, told)
             return
         letters = letters_of(state, happened)
-        place = self._findings.entry(self._partition_of(lead_id), told.seq, happened.offset)
         due = letters[told.n] if told.n < len(letters) else None
         if due is None or due[:2] != (told.kind, told.recipient):
-            rule, what = _misplaced(letters, told, due)
-            self._findings.broken(rule, what, _where(told), place, lead_id=lead_id)
+            self._told_wrongly(lead_id, happened, told, *_misplaced(letters, told, due))
             return
         key = told.seq << N_BITS | told.n
         seen = state.seen.get(key)
@@ -187,10 +193,14 @@ class DeliveryChecks:
             state.seen[key] = told.digest
         elif seen != told.digest:
             what = f"a {told.kind} came again with other bytes"
-            self._findings.broken(Rule.REPEATED_ALIKE, what, _where(told), place, lead_id=lead_id)
+            self._told_wrongly(lead_id, happened, told, Rule.REPEATED_ALIKE, what)
         untrue = self._untrue(lead_id, state, happened, told, due[2])
         if untrue is not None:
-            self._findings.broken(Rule.TOLD_WHAT_IS_LOGGED, untrue, _where(told), place, lead_id=lead_id)
+            self._told_wrongly(lead_id, happened, told, Rule.TOLD_WHAT_IS_LOGGED, untrue)
+
+    def _told_wrongly(self, lead_id: str, happened: Happened, told: Told, rule: Rule, what: str) -> None:
+        place = self._findings.entry(self._partition_of(lead_id), told.seq, happened.offset)
+        self._findings.broken(rule, what, _where(told), place, lead_id=lead_id)
 
     def _untrue(
         self, lead_id: str, state: LeadState, happened: Happened, told: Told, about: Any
@@ -246,8 +256,7 @@ def note_accepted(state: LeadState, by: int, at: str, at_ms: int) -> None:
 def _place(record: Record, body: dict[str, Any]) -> tuple[int, int, int] | None:
     """Read partition, seq and n, which the record's `ce_id` and its body must agree on."""
     log = body.get("log")
-    ce_id = next((value for name, value in record.headers if name == "ce_id"), b"")
-    parts = ce_id.split(b":")
+    parts = _ce_id(record).split(b":")
     if not isinstance(log, dict) or len(parts) != 3 or not all(map(bytes.isdigit, parts)):
         return None
     partition, seq, n = map(int, parts)
@@ -256,6 +265,10 @@ def _place(record: Record, body: dict[str, Any]) -> tuple[int, int, int] | None:
         if (log.get("partition"), log.get("seq")) == (partition, seq) and n <= _N_MAX
         else None
     )
+
+
+def _ce_id(record: Record) -> bytes:
+    return dict(record.headers).get("ce_id", b"")
 
 
 def _contact(lead_id: str, body: dict[str, Any]) -> tuple[bytes, tuple[str, ...]] | None:
@@ -299,6 +312,12 @@ def _is_of_intake(body: dict[str, Any], happened: list[Any]) -> bool:
         and body.keys() <= _RECEIPT_OF_INTAKE
         and all(isinstance(text, str) for text in (*texts, *said.values()))
     )
+
+
+def _has_headers_of_intake(record: Record, body: dict[str, Any], said: str, value: bytes) -> bool:
+    is_named = _ce_id(record).endswith(f":{said}".encode())
+    at = str(body.get("at"))
+    return is_named and are_headers(record.headers, value, source=INTAKE, type=RECEIPT, at=at)
 
 
 def _misplaced(

@@ -17,6 +17,7 @@ from services.audit.rules import RULES, Rule
 from services.audit.states import SqliteLeadStates
 from services.audit.violations import Violation
 from services.bus.ports import Record, TopicPartition
+from services.contract.cloudevents import outsider_headers
 from services.contract.entries import Entry
 from services.contract.events import (
     AuctionClosed,
@@ -634,6 +635,30 @@ def _other_repeat(evidence: Evidence) -> None:
     )
 
 
+def _told_with_other_headers(evidence: Evidence, where: TopicPartition, index: int, **values: bytes) -> None:
+    """The record comes again, and only its headers are otherwise."""
+    records = evidence.records[where]
+    headers = tuple(({**dict(records[index].headers), **values}).items())
+    records.append(records[index]._replace(headers=headers, offset=len(records)))
+
+
+def _repeat_of_another_type(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_type=b"gavel.upgraded.v1")
+
+
+def _repeat_of_another_time(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_time=b"zzz")
+
+
+def _repeat_with_a_header_more(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_subject=b"anybody")
+
+
+def _receipt_of_intake_named_otherwise(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED)
+    _told_with_other_headers(evidence, RECEIPTS, len(evidence.records[RECEIPTS]) - 1, ce_id=b"0:7:accepted")
+
+
 def _unreadable_record(evidence: Evidence) -> None:
     where, index = _buyer_record(evidence)
     evidence.records[where][index] = evidence.records[where][index]._replace(value=b"{")
@@ -733,8 +758,11 @@ def _receipt_of_intake(evidence: Evidence, happened: Mapping[str, Any], **more: 
         "reference": "contact",
         **more,
     }
+    headers = outsider_headers(
+        id=f"0:7:{happened['type']}", type="gavel.receipt.v1", source="gavel/intake", at_ms=1
+    )
     records = evidence.records[RECEIPTS]
-    records.append(Record(RECEIPTS.topic, 0, len(records), None, orjson.dumps(body), (), 1))
+    records.append(Record(RECEIPTS.topic, 0, len(records), None, orjson.dumps(body), headers, 1))
 
 
 DECLINED = {"type": "declined", "reason": "missing_field", "field": "contact"}
@@ -835,6 +863,10 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.TOLD_WHAT_IS_LOGGED, _empty_contact, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _contact_that_its_type_does_not_declare, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _contact_of_another, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_of_another_type, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_of_another_time, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_with_a_header_more, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_intake_named_otherwise, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_another_payout, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_more_fields, TOPICS.buyer_pings("birch")),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_another_sentence, TOPICS.buyer_pings("birch")),
@@ -947,6 +979,15 @@ def test_goes_on_from_what_was_kept_as_if_it_had_never_stopped(order: Any, tmp_p
     assert counts == (whole.entries, whole.leads, whole.sales, whole.auctions, whole.deliveries)
     assert sorted(map(str, told)) == sorted(map(str, found))
     assert auditor.violations == whole.violations
+
+
+def test_headers_of_whatever_carries_records_say_nothing() -> None:
+    evidence = _evidence()
+    for records in evidence.records.values():
+        records[:] = [
+            record._replace(headers=(("traceparent", b"00-1"), *record.headers)) for record in records
+        ]
+    assert not _found(evidence)
 
 
 def test_what_is_missing_has_its_grace_while_things_are_under_way() -> None:
