@@ -135,7 +135,7 @@ class DeliveryChecks:
             listed = state.listed
             if listed is not None and listed.source_id != source_id:
                 self._broken(Rule.TOLD_TO_ITS_RECIPIENT, "accepted from another source", record, lead_id)
-            note_accepted(state, Accepted.RECEIPT, _name(record), record.timestamp_ms)
+            note_accepted(state, Accepted.RECEIPT, str(_where_is(record)), record.timestamp_ms)
 
     def state_of(self, lead_id: str) -> LeadState:
         """Find a lead's state, or begin it."""
@@ -163,7 +163,8 @@ class DeliveryChecks:
         ):
             return
         contact = _contact(lead_id, body) if kind == LEAD else None
-        told = Told(seq, n, kind, recipient, body, digest, _name(record), record.timestamp_ms, contact)
+        at = (record.topic, record.partition, record.offset)
+        told = Told(seq, n, kind, recipient, body, digest, at, record.timestamp_ms, contact)
         if happened is None:
             state.waiting = [*(state.waiting or ()), told]
         else:
@@ -200,7 +201,7 @@ class DeliveryChecks:
 
     def _told_wrongly(self, lead_id: str, happened: Happened, told: Told, rule: Rule, what: str) -> None:
         place = self._findings.entry(self._partition_of(lead_id), told.seq, happened.offset)
-        self._findings.broken(rule, what, _where(told), place, lead_id=lead_id)
+        self._findings.broken(rule, what, _where(*told.at), place, lead_id=lead_id)
 
     def _untrue(
         self, lead_id: str, state: LeadState, happened: Happened, told: Told, about: Any
@@ -208,7 +209,8 @@ class DeliveryChecks:
         """Say what a record says otherwise than the log."""
         if told.kind == PING:
             return None if digest_of_body(told.body) == about else "a ping says other than the log"
-        partition = self._partition_of(lead_id)
+        # It is the lead's, or the record would not have been read so far.
+        partition = told.body["log"]["partition"]
         true = record_body(lead_id, partition, told.seq, state, happened, told.kind, about)
         if told.body != true:
             return f"a {told.kind} says otherwise: {', '.join(_different(told.body, true))}"
@@ -226,15 +228,13 @@ class DeliveryChecks:
             return "a delivery without the contact details of its type"
         if state.contact is None:
             state.contact = digest
-        return (
-            None
-            if state.contact == digest
-            else "a delivery with other contact details than the lead's others"
-        )
+        elif state.contact != digest:
+            return "a delivery with other contact details than the lead's others"
+        return None
 
     def _without_the_log(self, lead_id: str, told: Told) -> None:
         what = f"a {told.kind} of an entry that tells {told.recipient} nothing"
-        self._findings.broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, _where(told), lead_id=lead_id)
+        self._findings.broken(Rule.NOTHING_TOLD_WITHOUT_THE_LOG, what, _where(*told.at), lead_id=lead_id)
 
     def without_entry(self, lead_id: str, state: LeadState, before_ms: int | None) -> None:
         """Report what waits for an entry that never came; with `before_ms`, only what was written before."""
@@ -243,7 +243,7 @@ class DeliveryChecks:
                 self._without_the_log(lead_id, told)
 
     def _broken(self, rule: Rule, what: str, record: Record, lead_id: str | None = None) -> None:
-        self._findings.broken(rule, what, Where(record.topic, _offset(record)), lead_id=lead_id)
+        self._findings.broken(rule, what, _where_is(record), lead_id=lead_id)
 
 
 def note_accepted(state: LeadState, by: int, at: str, at_ms: int) -> None:
@@ -268,7 +268,11 @@ def _place(record: Record, body: dict[str, Any]) -> tuple[int, int, int] | None:
 
 
 def _ce_id(record: Record) -> bytes:
-    return dict(record.headers).get("ce_id", b"")
+    """It stands first, but for what carries records."""
+    headers = record.headers
+    if headers and headers[0][0] == "ce_id":
+        return headers[0][1]
+    return next((value for name, value in headers if name == "ce_id"), b"")
 
 
 def _contact(lead_id: str, body: dict[str, Any]) -> tuple[bytes, tuple[str, ...]] | None:
@@ -343,14 +347,9 @@ def _different(said: dict[str, Any], true: dict[str, Any]) -> list[str]:
     return names
 
 
-def _offset(record: Record) -> str:
-    return f"{record.partition} (offset {record.offset})"
+def _where(topic: str, partition: int, offset: int) -> Where:
+    return Where(topic, f"{partition} (offset {offset})")
 
 
-def _name(record: Record) -> str:
-    return f"{record.topic} {_offset(record)}"
-
-
-def _where(told: Told) -> Where:
-    topic, _, at = told.at.partition(" ")
-    return Where(topic, at)
+def _where_is(record: Record) -> Where:
+    return _where(record.topic, record.partition, record.offset)

@@ -81,7 +81,8 @@ class Happened(NamedTuple):
 class Told(NamedTuple):
     """A record to an outsider that waits for its entry to be read.
 
-    `contact`: of a delivery, a digest of the contact details and their names, in place of what they say.
+    `at`: its topic, partition and offset. `contact`: of a delivery, a digest of the contact details and their names, in
+    place of what they say.
     """
 
     seq: int
@@ -90,7 +91,7 @@ class Told(NamedTuple):
     recipient: str
     body: dict[str, Any]
     digest: bytes
-    at: str
+    at: tuple[str, int, int]
     timestamp_ms: int
     contact: tuple[bytes, tuple[str, ...]] | None = None
 
