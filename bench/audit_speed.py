@@ -215,11 +215,13 @@ class Log:
                 "holders": 3, "held_since": iso_time(now_ms) if n else None, "others_may_follow": False,
                 "others_from": None, "upgrade": None,
             }  # fmt: skip
+            since = f", the first since {iso_time(now_ms)[:19].replace('T', ' ')} UTC" if n else ""
+            held = f"2 others hold it{since}"
             body = {
                 "type": "lead", "sale_id": sale_id_of(lead_id, n + 1), "lead_id": lead_id, "lead_type": "insurance",
                 "order": f"{buyer}/auto", "sold_at": iso_time(now_ms), "created_at": iso_time(listed.created_at_ms),
                 "price": decimal_amount(4_000), "currency": "USD", "quality": listed.quality, "is_test": False,
-                "terms": terms, "promise": f"Shared, number {n + 1} of at most 3: nobody else will get it.",
+                "terms": terms, "promise": f"Shared, number {n + 1} of at most 3: {held}; nobody else will get it.",
                 "log": place, "lead": {"contact": {"email": f"{seq}@example.com"}, "details": {"cars": "2"}},
             }  # fmt: skip
             yield self._record(TOPICS.buyer_leads(buyer), body, f"{partition}:{seq}:{n}", now_ms)
@@ -239,7 +241,8 @@ class Log:
 
     def _record(self, topic: str, body: Mapping[str, object], id: str, now_ms: int) -> Record:
         offset = self._offsets[topic] = self._offsets.get(topic, -1) + 1
-        headers = outsider_headers(id=id, type="gavel.lead.v1", source="gavel/router", at_ms=now_ms)
+        type = f"gavel.{body['type']}.v1"
+        headers = outsider_headers(id=id, type=type, source="gavel/router", at_ms=now_ms)
         return Record(topic, 0, offset, str(body["lead_id"]).encode(), orjson.dumps(body), headers, now_ms)
 
 

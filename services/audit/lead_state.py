@@ -79,7 +79,11 @@ class Happened(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A record to an outsider that waits for its entry to be read."""
+    """A record to an outsider that waits for its entry to be read.
+
+    `at`: its topic, partition and offset. `contact`: of a delivery, a digest of the contact details and their names, in
+    place of what they say.
+    """
 
     seq: int
     n: int
@@ -87,8 +91,9 @@ class Told(NamedTuple):
     recipient: str
     body: dict[str, Any]
     digest: bytes
-    at: str
+    at: tuple[str, int, int]
     timestamp_ms: int
+    contact: tuple[bytes, tuple[str, ...]] | None = None
 
 
 class Sale:
@@ -127,7 +132,7 @@ class LeadState:
     `place`: seq and offset of the entry that listed it; `close`: of the one that closed it, with time and outcome.
     `auction`, `bids` are of the auction that is open; `windows` are those that are open, by number: kind, end. `moves`
     are an account's: buyer, kind, reference, cents, currency, seq, offset, time. `erasure`: why the holders were asked
-    to erase it, and who has.
+    to erase it, and who has. `contact`: a digest of the details that its deliveries have.
     """
 
     # Most leads never have most of these: so they are the class's until they are a lead's own.
@@ -149,6 +154,7 @@ class LeadState:
     upgraded = False
     moves: list[tuple[str, str, str, int, str, int, int, int]] | None = None
     erasure: tuple[str, tuple[str, ...]] | None = None
+    contact: bytes | None = None
 
     def __init__(self) -> None:
         self.sales: list[Sale] = []
@@ -247,6 +253,7 @@ _SALE = (
 _LEAD = (
     "place", "close", "accepted", "accepted_at", "accepted_at_ms", "auction", "auctions", "bids", "declined", "offer",
     "windows", "stage", "stage_from_ms", "upgraded", "moves", "seen", "erasure",
+    "contact",
 )  # fmt: skip
 
 

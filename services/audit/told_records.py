@@ -1,12 +1,13 @@
 """What each outsider must be told of an entry, written anew from the log: deliveries, notices, receipts, pings.
 
-Without the sentence in which a delivery puts its terms, which is only looked at for its beginning, and without what the
-vault holds. Bodies are as JSON has them; `services.contract.outside_records` reads what came in Avro as the same.
+Without what the vault holds. Bodies are as JSON has them; `services.contract.outside_records` reads what came in Avro
+as the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from services.audit.lead_state import (
     Sale,
     Terms,
 )
+from services.audit.told_sentences import FOR_GOOD, delivered_sentence, offered_sentence, pinged_sentence
 from services.contract.events import (
     AuctionClosed,
     AuctionOpened,
@@ -50,6 +52,7 @@ Body = dict[str, Any]
 _DIGEST_SIZE: Final = 8
 _FIRST_OF_ALL: Final = ("offer", "ping")
 _OPERATORS_COMMANDS: Final = ("withdraw_lead", "decide_return", "move_money")
+_REACHED_BY: Final = frozenset({"email", "phone"})
 _EXCLUSIVE: Final = Mode.EXCLUSIVE.value
 
 
@@ -58,16 +61,21 @@ def digest_of(value: bytes) -> bytes:
     return blake2b(value, digest_size=_DIGEST_SIZE).digest()
 
 
+def digest_of_contact(lead_id: str, contact: Mapping[str, Any]) -> bytes:
+    """Make eight bytes of a lead's contact details; another lead of the same person has others."""
+    return digest_of(lead_id.encode() + orjson.dumps(contact, option=orjson.OPT_SORT_KEYS))
+
+
+@lru_cache
+def is_contact(names: tuple[str, ...], declared: tuple[str, ...]) -> bool:
+    """Tell whether a lead may have these contact details: declared by its type, and a way to reach the person."""
+    ways = _REACHED_BY.intersection(declared)
+    return set(names) <= set(declared) and (not ways or not ways.isdisjoint(names))
+
+
 def digest_of_body(body: Body) -> bytes:
-    """Make eight bytes of what a ping says, without its sentences."""
-    return digest_of(orjson.dumps(_without_sentences(body), option=orjson.OPT_SORT_KEYS))
-
-
-def _without_sentences(body: Body) -> Body:
-    kept = {name: value for name, value in body.items() if name != "promise"}
-    if "also" in kept:
-        kept["also"] = [_without_sentences(item) for item in kept["also"]]
-    return kept
+    """Make eight bytes of what a ping says, in whichever order."""
+    return digest_of(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
 
 
 def record_body(
@@ -97,14 +105,6 @@ def record_body(
     return body
 
 
-def sentence_of(terms: Body) -> str:
-    """Say how the sentence of a delivery with these terms begins."""
-    if terms["mode"] != _EXCLUSIVE:
-        return f"Shared, number {terms['sale_number']} of at most {terms['sales_max']}: "
-    until = terms["exclusive_until"]
-    return "Exclusive, for good" if until is None else f"Exclusive until {until[:10]} {until[11:19]} UTC"
-
-
 def _delivery(lead_id: str, state: LeadState, listed: Listed, sale: Sale, happened: Happened) -> Body:
     terms = sale.terms
     body = {
@@ -123,9 +123,12 @@ def _delivery(lead_id: str, state: LeadState, listed: Listed, sale: Sale, happen
     if happened.upgraded and sale.fee is not None:
         body["upgrade_fee"] = decimal_amount(sale.fee[0])
         body["total"] = decimal_amount(terms.price_cents + sale.fee[0])
-        body["terms"] = _alone(terms)
+        body["terms"], body["promise"] = _alone(terms), FOR_GOOD
     else:
-        body["terms"] = _terms(state, terms, happened)
+        told = body["terms"] = _terms(state, terms, happened)
+        body["promise"] = delivered_sentence(
+            told, is_closed=happened.outcome is not None, next_try_ms=happened.next_try_ms
+        )
     return body
 
 
@@ -182,6 +185,7 @@ def _upgrade(lead_id: str, sale: Sale, happened: Happened) -> Body:
         "currency": sale.terms.currency,
         "is_test": sale.terms.is_test,
         "terms": _alone(sale.terms),
+        "promise": FOR_GOOD,
     }
 
 
@@ -355,6 +359,7 @@ def _offer(offer: OfferMade) -> Body:
         "quality": offer.quality,
         "fields": dict(offer.fields),
         "is_test": offer.is_test,
+        "promise": offered_sentence(offer),
     }
 
 
@@ -384,6 +389,7 @@ def _ping(auction: AuctionOpened, invitation: Invitation) -> Body:
         "quality": auction.quality,
         "fields": dict(auction.fields),
         "is_test": auction.is_test,
+        "promise": pinged_sentence(auction, invitation.modes),
     }
 
 

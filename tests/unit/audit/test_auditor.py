@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -18,6 +18,7 @@ from services.audit.rules import RULES, Rule
 from services.audit.states import SqliteLeadStates
 from services.audit.violations import Violation
 from services.bus.ports import Record, TopicPartition
+from services.contract.cloudevents import outsider_headers
 from services.contract.entries import Entry, hash_of
 from services.contract.events import (
     AuctionClosed,
@@ -70,7 +71,7 @@ from services.contract.market import (
     Upgrade,
 )
 from services.contract.outside_records import read_body
-from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS
+from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, iso_time
 from services.router.lead import Lead
 from services.router.state_bytes import state_of
 from tests.support.audit_evidence import (
@@ -142,7 +143,8 @@ def _lived(given: World) -> World:
             lead_id=account,
             buyer_id="acme",
             kind=MoneyKind.DEPOSIT,
-            reference="wire",
+            # A word of the operator's, though a delivery's key is called so too.
+            reference="contact",
             amount_cents=500,
             currency="USD",
         )
@@ -552,6 +554,20 @@ def _delivery_to_another(evidence: Evidence) -> None:
     evidence.records[other].append(record._replace(topic=other.topic, offset=len(evidence.records[other])))
 
 
+def _delivery_to_another_of_its_buyers(evidence: Evidence) -> None:
+    """By its number the record is another's, though its reader has one of the same entry too."""
+    topics = [TOPICS.buyer_leads(buyer_id) for buyer_id in evidence.markets[1].buyers]
+    first_of: dict[str, Record] = {}
+    for record in [record for topic in topics for record in evidence.topic(topic)]:
+        body = read_body(record.value or b"")
+        first = first_of.setdefault(str(body["log"]), record) if body["type"] == "lead" else record
+        if first.topic != record.topic:
+            kept = evidence.records[TopicPartition(record.topic, 0)]
+            kept.append(first._replace(topic=record.topic, offset=len(kept)))
+            return
+    raise AssertionError("no entry sells to two buyers")
+
+
 def _delivery_of_no_sale(evidence: Evidence) -> None:
     where, index = _buyer_record(evidence)
     record = evidence.records[where][index]
@@ -578,8 +594,37 @@ def _other_sentence(evidence: Evidence) -> None:
     _told_otherwise(evidence, *_buyer_record(evidence), promise="All yours.")
 
 
+def _more_after_the_sentence(evidence: Evidence) -> None:
+    where, index = _buyer_record(evidence)
+    promise = orjson.loads(evidence.records[where][index].value or b"")["promise"]
+    _told_otherwise(evidence, where, index, promise=f"{promise} But ten others have received this lead.")
+
+
+def _upgrade_with_another_sentence(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence, "upgraded"), promise="Exclusive, for good: perhaps.")
+
+
 def _no_contact(evidence: Evidence) -> None:
     _told_otherwise(evidence, *_buyer_record(evidence), lead={})
+
+
+def _empty_contact(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence), lead={"contact": {}})
+
+
+def _contact_that_its_type_does_not_declare(evidence: Evidence) -> None:
+    _told_otherwise(evidence, *_buyer_record(evidence), lead={"contact": {"phone": "1", "mother": "Eve"}})
+
+
+def _contact_of_another(evidence: Evidence) -> None:
+    """The second buyer of a lead gets another person than the first."""
+    for buyer_id in evidence.markets[1].buyers:
+        where = TopicPartition(TOPICS.buyer_leads(buyer_id), 0)
+        for index, record in enumerate(evidence.records.get(where, ())):
+            if read_body(record.value or b"").get("terms", {}).get("sale_number") == 2:
+                _told_otherwise(evidence, where, index, lead={"contact": {"email": "another@example.com"}})
+                return
+    raise AssertionError("no lead has a second buyer")
 
 
 def _other_repeat(evidence: Evidence) -> None:
@@ -589,6 +634,30 @@ def _other_repeat(evidence: Evidence) -> None:
     evidence.records[where].append(
         record._replace(value=orjson.dumps(body), offset=len(evidence.records[where]))
     )
+
+
+def _told_with_other_headers(evidence: Evidence, where: TopicPartition, index: int, **values: bytes) -> None:
+    """The record comes again, and only its headers are otherwise."""
+    records = evidence.records[where]
+    headers = tuple(({**dict(records[index].headers), **values}).items())
+    records.append(records[index]._replace(headers=headers, offset=len(records)))
+
+
+def _repeat_of_another_type(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_type=b"gavel.upgraded.v1")
+
+
+def _repeat_of_another_time(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_time=b"zzz")
+
+
+def _repeat_with_a_header_more(evidence: Evidence) -> None:
+    _told_with_other_headers(evidence, *_buyer_record(evidence), ce_subject=b"anybody")
+
+
+def _receipt_of_intake_named_otherwise(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED)
+    _told_with_other_headers(evidence, RECEIPTS, len(evidence.records[RECEIPTS]) - 1, ce_id=b"0:7:accepted")
 
 
 def _unreadable_record(evidence: Evidence) -> None:
@@ -622,6 +691,12 @@ def _ping_with_more_fields(evidence: Evidence) -> None:
     where, index = evidence.find(topic, lambda record: b'"ping"' in (record.value or b""))
     fields = orjson.loads(evidence.records[where][index].value or b"")["fields"]
     _told_otherwise(evidence, where, index, fields={**fields, "street": "High Street 1"})
+
+
+def _ping_with_another_sentence(evidence: Evidence) -> None:
+    topic = TOPICS.buyer_pings("birch")
+    where, index = evidence.find(topic, lambda record: b'"ping"' in (record.value or b""))
+    _told_otherwise(evidence, where, index, promise="If you win: exclusive, for good. You pay what you like.")
 
 
 def _lost_ping(evidence: Evidence) -> None:
@@ -693,15 +768,39 @@ def _lead_never_listed(evidence: Evidence) -> None:
     evidence.tables.accepted_rows.append(("7e57ab1e-0000-5000-8000-000000000001", 1))
 
 
-def _accepted_in_a_receipt_alone(evidence: Evidence) -> None:
+def _receipt_of_intake(evidence: Evidence, happened: Mapping[str, Any], **more: Any) -> None:
     body = {
         "type": "receipt",
         "lead_id": "7e57ab1e-0000-5000-8000-000000000002",
-        "happened": [{"type": "accepted"}],
+        "at": iso_time(1),
+        "happened": [happened],
+        "reference": "contact",
+        **more,
     }
-    where = RECEIPTS
-    records = evidence.records[where]
-    records.append(Record(where.topic, 0, len(records), None, orjson.dumps(body), (), 1))
+    headers = outsider_headers(
+        id=f"0:7:{happened['type']}", type="gavel.receipt.v1", source="gavel/intake", at_ms=1
+    )
+    records = evidence.records[RECEIPTS]
+    records.append(Record(RECEIPTS.topic, 0, len(records), None, orjson.dumps(body), headers, 1))
+
+
+DECLINED = {"type": "declined", "reason": "missing_field", "field": "contact"}
+
+
+def _accepted_in_a_receipt_alone(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, {"type": "accepted"})
+
+
+def _contact_in_a_receipt_of_intake(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED, contact={"email": "x@example.com"})
+
+
+def _receipt_of_intake_with_more(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, DECLINED, remark="Ask again.")
+
+
+def _sale_in_a_receipt_of_intake(evidence: Evidence) -> None:
+    _receipt_of_intake(evidence, {"type": "sold", "payout": "100.00", "currency": "USD"})
 
 
 def _qualified_alone(evidence: Evidence) -> None:
@@ -794,17 +893,31 @@ PLANTED_BESIDE_THE_LOG: Sequence[tuple[Rule, Callable[[Evidence], None], str]] =
     (Rule.DELIVERED, _lost_delivery, TOPICS.log),
     (Rule.DELIVERED, _lost_ping, TOPICS.buyer_pings("birch")),
     (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another, TOPICS.buyer_leads("elm")),
+    (Rule.TOLD_TO_ITS_RECIPIENT, _delivery_to_another_of_its_buyers, "buyers."),
     (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _delivery_of_no_sale, "buyers."),
+    (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _receipt_of_intake_with_more, "sources."),
+    (Rule.NOTHING_TOLD_WITHOUT_THE_LOG, _sale_in_a_receipt_of_intake, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_price, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_terms, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _other_sentence, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _more_after_the_sentence, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _upgrade_with_another_sentence, "buyers."),
     (Rule.TOLD_WHAT_IS_LOGGED, _no_contact, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _empty_contact, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _contact_that_its_type_does_not_declare, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _contact_of_another, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_of_another_type, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_of_another_time, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _repeat_with_a_header_more, "buyers."),
+    (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_intake_named_otherwise, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _receipt_of_another_payout, "sources."),
     (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_more_fields, TOPICS.buyer_pings("birch")),
+    (Rule.TOLD_WHAT_IS_LOGGED, _ping_with_another_sentence, TOPICS.buyer_pings("birch")),
     (Rule.REPEATED_ALIKE, _other_repeat, "buyers."),
     (Rule.RECORD_IS_READABLE, _unreadable_record, "buyers."),
     (Rule.RECORD_IS_READABLE, _other_ce_id, "buyers."),
     (Rule.CONTACT_FOR_BUYERS_ALONE, _contact_in_a_receipt, "sources."),
+    (Rule.CONTACT_FOR_BUYERS_ALONE, _contact_in_a_receipt_of_intake, "sources."),
     (Rule.LOG_IS_CHAINED, _changed_byte, TOPICS.log),
     (Rule.LOG_IS_CHAINED, _forked_entry, TOPICS.log),
     (Rule.LOG_IS_READABLE, _appended_by_another, TOPICS.log),
@@ -919,6 +1032,15 @@ def test_goes_on_from_what_was_kept_as_if_it_had_never_stopped(order: Any, tmp_p
     assert auditor.violations == whole.violations
 
 
+def test_headers_of_whatever_carries_records_say_nothing() -> None:
+    evidence = _evidence()
+    for records in evidence.records.values():
+        records[:] = [
+            record._replace(headers=(("traceparent", b"00-1"), *record.headers)) for record in records
+        ]
+    assert not _found(evidence)
+
+
 def test_what_is_missing_has_its_grace_while_things_are_under_way() -> None:
     evidence = _evidence()
     for plant in (_lost_delivery, _lost_transfer, _lead_never_listed):
@@ -967,6 +1089,13 @@ def test_limits_are_judged_by_the_whole_log_alone() -> None:
     heads = evidence.tables.head_rows
     heads[0] = heads[0]._replace(seq=heads[0].seq + 1, hash=bytes(32))
     assert Rule.LIMIT_HOLDS not in {violation.rule for violation in _found(evidence, at_rest=False)}
+
+
+def test_what_intake_says_of_a_submission_that_it_declined_concerns_nobody_else() -> None:
+    evidence = _evidence()
+    _receipt_of_intake(evidence, DECLINED)
+    _receipt_of_intake(evidence, {"type": "declined", "reason": "duplicate"})
+    assert not _found(evidence)
 
 
 def test_records_that_are_no_longer_kept_are_not_missed() -> None:
