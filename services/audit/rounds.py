@@ -26,6 +26,7 @@ from services.audit.tables import Snapshot, snapshot
 from services.bus.ports import BusFailed, Record, TopicPartition
 from services.contract.codec import codec
 from services.contract.entries import Entry
+from services.contract.times import DAY_MS
 from services.contract.topics import Topics
 
 SLICE_RECORDS: Final = 400_000
@@ -223,13 +224,15 @@ class Rounds:
 
     def _skip(self, where: TopicPartition, at: int, low: int) -> None:
         """Give up records that are not there any more; those that are younger than the topic keeps them are missed."""
+        kept_ms = _kept_ms(self._topics, where.topic)
+        is_for_good = kept_ms < 0
+        kept = "for good, so that was before their time" if is_for_good else f"for {kept_ms / DAY_MS:g} days"
         self.notes[where.topic] = (
-            f"{where.topic}: {low - at:,} records or more were deleted before they were read, as they had been kept "
-            "long enough"
+            f"{where.topic}: {low - at:,} records or more were deleted before they were read; it is declared to keep "
+            f"records {kept}"
         )
         self._positions[where] = low
-        kept_ms = _kept_ms(self._topics, where.topic)
-        if kept_ms >= 0:
+        if not is_for_good:
             self._auditor.gone(where.topic, self._now_ms() - kept_ms)
 
     def _spans(self, extents: Mapping[TopicPartition, Extent]) -> dict[TopicPartition, range]:

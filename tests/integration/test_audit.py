@@ -329,6 +329,9 @@ def test_finds_details_on_topics_that_are_not_theirs_and_in_a_key(gavel: Gavel) 
 def test_finds_what_was_appended_and_what_was_deleted(gavel: Gavel) -> None:
     misled = _copy_to_another_buyer(gavel)
     deleted = _delete_deliveries(gavel, "cyd")
+    _, told = _audit(gavel, "--no-rebuild")
+    (remark,) = (each for each in told["remarks"] if each.startswith(gavel.topics.buyer_leads("cyd")))
+    assert remark.endswith("were deleted before they were read; it is declared to keep records for 7 days")
     found = _broken_rules(gavel, "--at-rest")
     assert len(found["delivered"]) >= deleted > 0
     (violation,) = found["told_to_its_recipient"]
