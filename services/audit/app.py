@@ -25,6 +25,7 @@ from services.audit.settings import AuditSettings
 from services.audit.states import SqliteLeadStates
 from services.audit.table_search import search_logs, search_tables
 from services.audit.tables import Snapshot, open_audited
+from services.audit.topic_search import search_topics
 from services.audit.traces import Traces
 from services.audit.violations import Violation
 from services.bus.ports import BusFailed
@@ -39,7 +40,7 @@ REST_WITHIN_S: Final = 60.0
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 15.0
 _SEARCH_EACH_COMPARISONS: Final = 12
-"""A search of all tables takes as long as they are large: by default it comes once an hour."""
+"""A search of tables and undeclared topics takes as long as they are large: by default it comes once an hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,7 @@ def opened(
         def search(tables: Snapshot) -> None:
             if audit.comparisons % _SEARCH_EACH_COMPARISONS == 0:
                 audit.closed_columns = search_tables(tables.connection, traces, found.take)
+                audit.rounds.notes.update(search_topics(reading, topics, secrecy, stop))
                 if asked.logs is not None:
                     search_logs(asked.logs, traces, found.take)
             audit.comparisons += 1

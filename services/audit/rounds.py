@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import orjson
 
 from services.audit.auditor import Auditor
+from services.audit.declared import DEAD_LETTERS_SUFFIX, declaration_of
 from services.audit.found import Found
 from services.audit.reading import Cut, Extent, Reading
 from services.audit.secrecy import Secrecy
@@ -25,13 +26,19 @@ from services.audit.tables import Snapshot, snapshot
 from services.bus.ports import BusFailed, Record, TopicPartition
 from services.contract.codec import codec
 from services.contract.entries import Entry
-from services.contract.topics import Topics, declarations
+from services.contract.times import DAY_MS
+from services.contract.topics import Topics
 
 SLICE_RECORDS: Final = 400_000
 """So many records of the log are read before what was told of them is."""
 
 LEARNED_RECORDS: Final = 1_000
 """So many deliveries are read ahead, for the details that are looked for."""
+
+_JUDGED_WHERE_THERE: Final = frozenset(
+    {"registry", "sources.<id>.receipts", "buyers.<id>.leads", "buyers.<id>.pings"}
+)
+"""By their declared names. What sources and buyers write themselves is their own; its dead letters are judged too."""
 
 LEFT_MAX: Final = 5_000
 CATCH_UPS_MAX: Final = 5
@@ -196,12 +203,10 @@ class Rounds:
         return [TopicPartition(topic, at) for topic in judged for at in range(there[topic])]
 
     def _is_judged(self, topic: str) -> bool:
-        owner = self._topics.owner_of(topic.removesuffix(".dlq"))
-        if owner is None:
+        declared = declaration_of(self._topics, topic)
+        if declared is None:
             return False
-        if topic.endswith(".dlq"):
-            return True
-        return owner[::2] in {("sources", "receipts"), ("buyers", "leads"), ("buyers", "pings")}
+        return topic.endswith(DEAD_LETTERS_SUFFIX) or declared.name in _JUDGED_WHERE_THERE
 
     def _extents(self, wheres: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
         """Look up what is there, and give up what is not any more."""
@@ -219,13 +224,15 @@ class Rounds:
 
     def _skip(self, where: TopicPartition, at: int, low: int) -> None:
         """Give up records that are not there any more; those that are younger than the topic keeps them are missed."""
+        kept_ms = _kept_ms(self._topics, where.topic)
+        is_for_good = kept_ms < 0
+        kept = "for good, so that was before their time" if is_for_good else f"for {kept_ms / DAY_MS:g} days"
         self.notes[where.topic] = (
-            f"{where.topic}: {low - at:,} records or more were deleted before they were read, as they had been kept "
-            "long enough"
+            f"{where.topic}: {low - at:,} records or more were deleted before they were read; it is declared to keep "
+            f"records {kept}"
         )
         self._positions[where] = low
-        kept_ms = _kept_ms(self._topics, where.topic)
-        if kept_ms >= 0:
+        if not is_for_good:
             self._auditor.gone(where.topic, self._now_ms() - kept_ms)
 
     def _spans(self, extents: Mapping[TopicPartition, Extent]) -> dict[TopicPartition, range]:
@@ -426,7 +433,6 @@ class Rounds:
 
 def _kept_ms(topics: Topics, topic: str) -> int:
     """Say how long a topic keeps its records, as it is declared; below 0 where that is for good."""
-    owner = topics.owner_of(topic.removesuffix(".dlq"))
-    name = topic.removeprefix(topics.namespace) if owner is None else f"{owner[0]}.<id>.{owner[2]}"
-    declared = next(each for each in declarations() if each.name == name)
+    declared = declaration_of(topics, topic)
+    assert declared is not None, f"{topic} is declared by nobody, and is not read"
     return int(dict(declared.config)["retention.ms"])

@@ -6,7 +6,7 @@ Pure. What was found is never said or kept, only whether something was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
@@ -20,12 +20,8 @@ PERSONS_MAX: Final = 2_000
 _ADDRESS: Final = re.compile(rb"@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}(?![A-Za-z0-9])")
 _NUMBER: Final = re.compile(rb"\+[1-9][0-9]{7,14}(?![0-9])")
 _BEFORE_AT: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'")
+_DAY: Final = re.compile(rb"(?:[^0-9A-Za-z\x80-\xff]*[0-9]){8}")
 _MAGIC: Final = b"\x00"
-
-SQL_PATTERN: Final = (
-    r"[A-Za-z0-9._%+'-]@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}|\+[1-9][0-9]{7,14}"
-)
-"""The same two, as PostgreSQL writes them; what it finds is looked at again here."""
 
 _DETAIL_MIN: Final = 8
 _NAME_MIN: Final = 3
@@ -86,16 +82,39 @@ class Traces:
         """Tell the same of a record's value; bytes of an Avro record that only look so by chance don't count."""
         return self.are_in(value, lead_id) and any(self.are_in(text, lead_id) for text in texts_of(value))
 
-    def few(self, at_most: int) -> Iterator[bytes]:
-        """Give canaries and some persons' details, to be looked for where each one costs."""
-        yield from self.canaries[:at_most]
-        left = at_most - len(self.canaries)
-        for person in reversed(self.persons.values()):
-            for detail in person.details:
-                if left <= 0:
-                    return
-                left -= 1
-                yield detail
+    def of_anybody(self) -> Callable[[bytes], bool]:
+        """Make what tells whether a text holds a detail of any lead known now, be the text about whomever.
+
+        It takes a text's time and not the leads': only where a detail's first bytes stand is the rest looked at. What
+        has an address's or a number's pattern is left out, as that is seen without being known, and days, as rows
+        name theirs. A number ends where its digits do, or the digits of a time would hold some.
+        """
+        by_beginning: dict[bytes, set[bytes]] = {}
+        for detail in {each for person in self.persons.values() for each in person.details}:
+            if not has_pattern(detail) and not _may_be_a_day(detail):
+                by_beginning.setdefault(detail[:_DETAIL_MIN], set()).add(detail)
+        if not by_beginning:
+            return lambda _: False
+        firsts = b"".join(re.escape(bytes((first,))) for first in {each[0] for each in by_beginning})
+        beginnings = re.compile(rb"(?<![0-9])(?=([%b].{%d}))" % (firsts, _DETAIL_MIN - 1), re.DOTALL)
+
+        def holds(text: bytes) -> bool:
+            return any(
+                text.startswith(detail, at.start()) and not _goes_on(text, at.start() + len(detail))
+                for at in beginnings.finditer(text)
+                for detail in by_beginning.get(at[1], ())
+            )
+
+        return holds
+
+
+def _may_be_a_day(detail: bytes) -> bool:
+    return _DAY.fullmatch(detail) is not None
+
+
+def _goes_on(text: bytes, end: int) -> bool:
+    """Tell whether a digit follows on another."""
+    return text[end - 1 : end].isdigit() and text[end : end + 1].isdigit()
 
 
 def has_pattern(text: bytes) -> bool:

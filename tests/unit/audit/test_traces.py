@@ -107,12 +107,41 @@ def test_only_so_many_leads_are_known_the_latest_of_them() -> None:
     assert str(PERSONS_MAX + 9) in traces.persons
 
 
-def test_what_costs_each_time_is_bounded() -> None:
-    traces = Traces(canaries=(b"one", b"two"))
+PLAIN = {
+    "phone": "+12122000017",
+    "street": "12 Oak Street",
+    "night": "(212) 200-0017",
+    "date": "1980-01-02",
+    "email": "ann@example.com",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"12122000017",
+        b"call 12122000017!",
+        b'{"to":"12 Oak Street"}',
+        b"\xff12 Oak Street9",
+        b"by night (212) 200-0017",
+    ],
+)
+def test_a_detail_of_anybody_is_seen_wherever_it_stands(text: bytes) -> None:
+    traces = Traces()
     for number in range(50):
-        traces.know(str(number), CONTACT)
-    assert list(traces.few(5))[:2] == [b"one", b"two"]
-    assert len(list(traces.few(5))) == 5
+        traces.know(str(number), PLAIN | {"phone": f"+121220000{number}"})
+    assert traces.of_anybody()(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"1212200001799", b"9912122000017", b"112 Oak Street", b"1980-01-02", b"12 Oak Lane", b"12 Oak", b""],
+)
+def test_digits_that_go_on_and_days_are_of_nobody(text: bytes) -> None:
+    traces = Traces()
+    assert not traces.of_anybody()(text)
+    traces.know("lead", PLAIN)
+    assert not traces.of_anybody()(text)
 
 
 def test_names_count_together_only() -> None:
