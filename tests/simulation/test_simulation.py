@@ -145,7 +145,7 @@ PLANTS: Mapping[Plant, str] = {
     _relay_forgets_the_last_letter: "told|delivered",
     _vault_hands_out_anothers_row: "details",
 }
-"""Each with what the rule speaks of that sees it."""
+"""Each with what is spoken of by the rule that sees it, or in what it says."""
 
 
 def _first_caught(plant: Plant, seeds: int = 15) -> Outcome | None:
@@ -156,7 +156,8 @@ def _first_caught(plant: Plant, seeds: int = 15) -> Outcome | None:
 def test_planted_bug_is_caught_by_its_rule(plant: Plant) -> None:
     found = _first_caught(plant)
     assert found is not None
-    assert any(re.search(PLANTS[plant], finding.rule) for finding in found.violations), found.violations
+    said = [f"{finding.rule}: {finding.what}" for finding in found.violations]
+    assert any(re.search(PLANTS[plant], each) for each in said), said
 
 
 def test_failing_run_is_made_smaller_and_still_fails() -> None:
