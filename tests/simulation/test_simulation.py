@@ -143,9 +143,9 @@ PLANTS: Mapping[Plant, str] = {
     _nothing_comes_back: "counter",
     _nobody_waits_for_an_upgrade: "promised|follow|upgrade",
     _relay_forgets_the_last_letter: "told|delivered",
-    _vault_hands_out_anothers_row: "details",
+    _vault_hands_out_anothers_row: "told_what_is_logged",
 }
-"""Each with what is spoken of by the rule that sees it, or in what it says."""
+"""Each with what the rule speaks of that sees it."""
 
 
 def _first_caught(plant: Plant, seeds: int = 15) -> Outcome | None:
@@ -156,8 +156,14 @@ def _first_caught(plant: Plant, seeds: int = 15) -> Outcome | None:
 def test_planted_bug_is_caught_by_its_rule(plant: Plant) -> None:
     found = _first_caught(plant)
     assert found is not None
-    said = [f"{finding.rule}: {finding.what}" for finding in found.violations]
-    assert any(re.search(PLANTS[plant], each) for each in said), said
+    assert any(re.search(PLANTS[plant], finding.rule) for finding in found.violations), found.violations
+
+
+def test_details_of_another_are_seen_though_a_lead_has_one_delivery_alone() -> None:
+    """The auditor compares a lead's deliveries with each other; only the judge knows what its source sent."""
+    outcomes = (run(seed, _vault_hands_out_anothers_row) for seed in range(15))
+    rules = {finding.rule for outcome in outcomes for finding in outcome.violations}
+    assert any(re.search("details", rule) for rule in rules), rules
 
 
 def test_failing_run_is_made_smaller_and_still_fails() -> None:
