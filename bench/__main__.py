@@ -104,7 +104,6 @@ def _measure(arguments: Arguments, console: Console) -> dict[str, object]:
 
 
 def _write(found: dict[str, object], arguments: Arguments) -> Path:
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"{arguments.name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     return path
@@ -134,7 +133,7 @@ def _arguments(words: Sequence[str]) -> Arguments:
     add(
         "--results",
         type=writable_folder,
-        default=_RESULTS,
+        default=str(_RESULTS),
         help="folder of that file (default bench/results)",
     )
     add("--json", action="store_true", help="print the results to stdout as JSON, too")

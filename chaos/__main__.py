@@ -171,7 +171,6 @@ def _site(servers: Servers, logs: Path, own: Arguments) -> Site:
 def _write(outcomes: Sequence[Outcome], arguments: Arguments, console: Console) -> None:
     shown = {name: value for name, value in asdict(arguments).items() if name not in ("results", "name")}
     found = report.document(outcomes, shown, at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"{arguments.name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     console.print(f"Written to {path}", markup=False)
@@ -217,7 +216,10 @@ def _arguments(words: Sequence[str]) -> Arguments:
     add("--keep", action="store_true", help="leave the servers' data behind")
     add("--name", default=f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}", help="of the file with the results")
     add(
-        "--results", type=writable_folder, default=RESULTS, help="folder of that file (default chaos/results)"
+        "--results",
+        type=writable_folder,
+        default=str(RESULTS),
+        help="folder of that file (default chaos/results)",
     )
     given = parser.parse_args(words)
     return Arguments(

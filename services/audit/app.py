@@ -30,7 +30,7 @@ from services.audit.traces import Traces
 from services.audit.violations import Violation
 from services.bus.ports import BusFailed
 from services.contract.market import Market
-from services.contract.topics import declarations
+from services.contract.topics import partitions_declared
 from services.market import store
 
 TRY_AGAIN_FOR_S: Final = 600.0
@@ -92,7 +92,7 @@ def opened(
         auditor = Auditor(
             markets=markets,
             topics=topics,
-            partitions=next(each.partitions for each in declarations() if each.name == "leads.log"),
+            partitions=partitions_declared("leads.log"),
             states=states,
             report=found.take,
         )

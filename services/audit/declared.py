@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 
-from services.contract.topics import TopicDeclaration, Topics, declarations
-
-DEAD_LETTERS_SUFFIX: Final = ".dlq"
+from services.contract.topics import DEAD_LETTERS_SUFFIX, TopicDeclaration, Topics, declarations
 
 
 def declaration_of(topics: Topics, topic: str) -> TopicDeclaration | None:

@@ -28,7 +28,14 @@ from services.audit.lead_state import (
 from services.audit.rules import Rule
 from services.audit.states import LeadStates
 from services.audit.told_headers import INTAKE, ROUTER, are_headers
-from services.audit.told_records import digest_of, digest_of_body, digest_of_contact, is_contact, record_body
+from services.audit.told_records import (
+    contact_in,
+    digest_of,
+    digest_of_body,
+    digest_of_contact,
+    is_contact,
+    record_body,
+)
 from services.audit.violations import Where
 from services.bus.ports import Record
 from services.contract.codec import NotReadable
@@ -277,9 +284,9 @@ def _ce_id(record: Record) -> bytes:
 
 def _contact(lead_id: str, body: dict[str, Any]) -> tuple[bytes, tuple[str, ...]] | None:
     """Take out of a delivery what the vault holds, and keep of its contact details what betrays nobody."""
-    lead = body.pop("lead", None)
-    contact = lead.get("contact") if isinstance(lead, dict) else None
-    return (digest_of_contact(lead_id, contact), tuple(contact)) if isinstance(contact, dict) else None
+    contact = contact_in(body)
+    body.pop("lead", None)
+    return None if contact is None else (digest_of_contact(lead_id, contact), tuple(contact))
 
 
 def _kind(topic_kind: str, body: dict[str, Any]) -> str | None:

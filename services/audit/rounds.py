@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import orjson
 
 from services.audit.auditor import Auditor
-from services.audit.declared import DEAD_LETTERS_SUFFIX, declaration_of
+from services.audit.declared import declaration_of
 from services.audit.found import Found
 from services.audit.reading import Cut, Extent, Reading
 from services.audit.secrecy import Secrecy
@@ -27,7 +27,7 @@ from services.bus.ports import BusFailed, Record, TopicPartition
 from services.contract.codec import codec
 from services.contract.entries import Entry
 from services.contract.times import DAY_MS
-from services.contract.topics import Topics
+from services.contract.topics import DEAD_LETTERS_SUFFIX, Topics
 
 SLICE_RECORDS: Final = 400_000
 """So many records of the log are read before what was told of them is."""

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.audit.declared import DEAD_LETTERS_SUFFIX, declaration_of
+from services.audit.declared import declaration_of
+from services.audit.told_records import contact_in
 from services.audit.traces import Traces
 from services.audit.violations import Report, Violation, Where
 from services.bus.ports import Record
@@ -20,7 +21,7 @@ from services.contract.codec import NotReadable, codec
 from services.contract.inputs import QualifiedLead
 from services.contract.market import Market
 from services.contract.outside_records import read_body
-from services.contract.topics import Topics
+from services.contract.topics import DEAD_LETTERS_SUFFIX, Topics
 
 GUARANTEE: Final = 6
 _ERROR_HEADERS: Final = "dlq.errors."
@@ -63,7 +64,7 @@ class Secrecy:
         """Take the contact details of delivered leads as something to be looked for."""
         for record in records:
             body = _body(record)
-            contact = _contact_in(body)
+            contact = contact_in(body)
             if contact is not None:
                 self._traces.know(str(body.get("lead_id")), contact)
 
@@ -233,13 +234,7 @@ def _about(record: Record) -> str | None:
 def _is_delivery(record: Record) -> bool:
     """Tell whether the router has written this for a buyer: it names its place in the log, and has the details."""
     body = _body(record)
-    return "log" in body and _contact_in(body) is not None
-
-
-def _contact_in(body: dict[str, Any]) -> dict[str, Any] | None:
-    lead = body.get("lead")
-    contact = lead.get("contact") if isinstance(lead, dict) else None
-    return contact if isinstance(contact, dict) else None
+    return "log" in body and contact_in(body) is not None
 
 
 def _is_id(text: str) -> bool:

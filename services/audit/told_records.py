@@ -61,6 +61,13 @@ def digest_of(value: bytes) -> bytes:
     return blake2b(value, digest_size=_DIGEST_SIZE).digest()
 
 
+def contact_in(body: Body) -> Body | None:
+    """Find the contact details in a body; None where it has none, as only a delivery has some."""
+    lead = body.get("lead")
+    contact = lead.get("contact") if isinstance(lead, dict) else None
+    return contact if isinstance(contact, dict) else None
+
+
 def digest_of_contact(lead_id: str, contact: Mapping[str, Any]) -> bytes:
     """Make eight bytes of a lead's contact details; another lead of the same person has others."""
     return digest_of(lead_id.encode() + orjson.dumps(contact, option=orjson.OPT_SORT_KEYS))

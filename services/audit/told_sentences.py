@@ -1,5 +1,6 @@
 """The sentences in which deliveries, offers and pings put their terms, written anew from these. Pure.
 
+They are the promises, so no code is shared with the router, which writes them: either would repeat the other's mistake.
 Times and amounts in a body are as people write them already.
 """
 
@@ -10,12 +11,11 @@ from typing import Any, Final
 
 from services.contract.events import AuctionOpened, OfferMade
 from services.contract.market import Mode, Selection
-from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso_time
+from services.contract.times import duration_for_people, iso_time
 
 FOR_GOOD: Final = "Exclusive, for good: nobody else has received this lead, and nobody else will."
 
 _EXCLUSIVE: Final = Mode.EXCLUSIVE.value
-_UNITS: Final = ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (SECOND_MS, "second"))
 
 
 def delivered_sentence(terms: dict[str, Any], *, is_closed: bool, next_try_ms: int | None) -> str:
@@ -82,17 +82,9 @@ def _alone(exclusive_for_ms: int | None, sales_max: int) -> str:
     if exclusive_for_ms is None:
         return "exclusive, for good"
     return (
-        f"exclusive for {_duration(exclusive_for_ms)}; without a deal by then, "
+        f"exclusive for {duration_for_people(exclusive_for_ms)}; without a deal by then, "
         f"up to {sales_max - 1} more may get it"
     )
-
-
-def _duration(lasts_ms: int) -> str:
-    for unit_ms, name in _UNITS:
-        count, rest_ms = divmod(lasts_ms, unit_ms)
-        if not rest_ms:
-            return f"{count} {name}{'' if count == 1 else 's'}"
-    return f"{lasts_ms} milliseconds"
 
 
 def _second(time: str) -> str:

@@ -19,7 +19,7 @@ from services.bus.kafka import Connection, record_of
 from services.bus.liveness import monotonic_s
 from services.bus.ports import BusFailed, Message, Producer, Record
 from services.contract.times import iso_time
-from services.contract.topics import Topics
+from services.contract.topics import DEAD_LETTERS_SUFFIX, Topics
 
 MESSAGE_MAX = 300
 """So many characters of a message are kept."""
@@ -30,7 +30,6 @@ LETTER_BYTES_MAX = 900_000
 REDRIVEN_AT_ONCE = 100
 """So many letters go back before their markers are written: as many may go back twice after a crash in between."""
 
-_SUFFIX = ".dlq"
 _ERRORS = "dlq.errors."
 _LEFT_OUT = _ERRORS + "left.out.bytes"
 _REDRIVE_ATTEMPTS = "dlq.redrive.attempts"
@@ -270,7 +269,7 @@ def _marker(letter: DeadLetter, at_ms: int) -> Message:
 
 def _letter(record: Record, redriven: Container[tuple[int, int]]) -> DeadLetter | None:
     headers = dict(record.headers)
-    if _word(headers, "topic") + _SUFFIX != record.topic:
+    if _word(headers, "topic") + DEAD_LETTERS_SUFFIX != record.topic:
         # Nor may a header send a record anywhere but where its letter stands.
         return None
     return DeadLetter(
@@ -334,7 +333,10 @@ class KafkaLetters:
             consumer.close()
 
     def _is_ours(self, topic: str) -> bool:
-        return topic.endswith(_SUFFIX) and self._topics.owner_of(topic.removesuffix(_SUFFIX)) is not None
+        return (
+            topic.endswith(DEAD_LETTERS_SUFFIX)
+            and self._topics.owner_of(topic.removesuffix(DEAD_LETTERS_SUFFIX)) is not None
+        )
 
 
 def _read(consumer: Consumer, topic: str) -> Iterator[Record]:

@@ -24,7 +24,7 @@ from services.contract.entries import CauseKind, Entry
 from services.contract.events import Event
 from services.contract.ids import partition_of
 from services.contract.inputs import Command
-from services.contract.topics import declarations
+from services.contract.topics import partitions_declared
 
 ACKNOWLEDGED_WITHIN_S = 10.0
 DECIDED_WITHIN_S = 30.0
@@ -55,7 +55,7 @@ class Decided:
 
 def partitions_inside() -> int:
     """Say how many partitions the topics inside have, which is declared, and fixed for good."""
-    return next(found.partitions for found in declarations() if found.name == "leads.log")
+    return partitions_declared("leads.log")
 
 
 def place(found: StepSettings, command: Command) -> Placed:

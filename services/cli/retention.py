@@ -12,7 +12,7 @@ from services.bus.administration import FoundTopic, HasOutsiders, WantedTopic, c
 from services.bus.settings import StepSettings
 from services.cli.insiders import administration
 from services.contract.times import DAY_MS, MINUTE_MS
-from services.contract.topics import Topics, declarations
+from services.contract.topics import DEAD_LETTERS_SUFFIX, Topics, declarations
 
 BROKER_SWEEPS_EACH_MS = 10 * MINUTE_MS
 """The broker looks for old segments every 5 minutes, and deletes their files a minute later; twice that, for safety."""
@@ -61,4 +61,4 @@ def _days(span_ms: float) -> str:
 
 
 def _is_outsiders(topics: Topics, name: str) -> bool:
-    return topics.owner_of(name.removesuffix(topics.dead_letters(""))) is not None
+    return topics.owner_of(name.removesuffix(DEAD_LETTERS_SUFFIX)) is not None

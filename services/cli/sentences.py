@@ -27,8 +27,7 @@ from services.contract.events import (
     ReturnApproved,
 )
 from services.contract.market import Mode, Selection
-from services.contract.times import decimal_amount, iso_time
-from services.router.promises import duration_for_people
+from services.contract.times import decimal_amount, duration_for_people, iso_time
 
 ENDED: Mapping[Outcome, str] = {
     Outcome.SOLD_OUT: "sold out",

@@ -1,4 +1,4 @@
-"""Times and amounts as people write them: UTC in ISO 8601 with milliseconds, money with its two decimals."""
+"""Times, durations and amounts as people write them: UTC in ISO 8601 with milliseconds, money with two decimals."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def iso_time(at_ms: int) -> str:
 def time_in_ms(text: str) -> int:
     """Read what `iso_time` writes into milliseconds since 1970; raise ValueError."""
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def duration_for_people(milliseconds: int) -> str:
+    """Write a duration in the largest unit that divides it: 72 hours, 90 seconds."""
+    for unit_ms, name in ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (SECOND_MS, "second")):
+        if milliseconds % unit_ms == 0:
+            count = milliseconds // unit_ms
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{milliseconds} milliseconds"
 
 
 @lru_cache(maxsize=4_096)

@@ -14,6 +14,8 @@ import yaml
 
 from services.contract.codec import SCHEMAS
 
+DEAD_LETTERS_SUFFIX = ".dlq"
+
 _OUTSIDER = re.compile(r"^(sources|buyers)\.([a-z0-9-]+)\.([a-z]+)$")
 
 
@@ -79,7 +81,7 @@ class Topics:
 
     def dead_letters(self, topic: str) -> str:
         """Where intake puts what it cannot process from an outsider's topic."""
-        return f"{topic}.dlq"
+        return topic + DEAD_LETTERS_SUFFIX
 
     def owner_of(self, topic: str) -> tuple[str, str, str] | None:
         """Split an outsider's topic into (`sources` or `buyers`, id, kind); None for any other topic."""

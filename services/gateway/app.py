@@ -13,7 +13,7 @@ from services.bus.hosting import GavelApp, Membership, Subscription, build_app, 
 from services.bus.liveness import monotonic_s
 from services.bus.ports import PassingFault
 from services.contract.identity import IdentityKeys
-from services.contract.topics import Topics, declarations
+from services.contract.topics import Topics, partitions_declared
 from services.gateway.api import Surroundings, build_api
 from services.gateway.appending import Appender
 from services.gateway.calling import WebhookCaller
@@ -122,5 +122,4 @@ class _HttpUsers:
 
 def partitions_of_sources() -> int:
     """Read how many partitions a source's topic has."""
-    example = Topics().source_leads("<id>")
-    return next(topic.partitions for topic in declarations() if topic.name == example)
+    return partitions_declared(Topics().source_leads("<id>"))

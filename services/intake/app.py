@@ -15,7 +15,7 @@ from services.bus.settings import StepSettings
 from services.contract.codec import codec
 from services.contract.identity import IdentityKeys
 from services.contract.market import Market
-from services.contract.topics import Topics, declarations
+from services.contract.topics import Topics, partitions_declared
 from services.intake.admission import Admission
 from services.intake.metrics import IntakeMetrics
 from services.intake.step import Clocks, Intake, Outlets
@@ -94,4 +94,4 @@ def outsiders_topics(market: Market | None, topics: Topics) -> list[str]:
 
 def partitions_of_leads() -> int:
     """Read how many partitions the topics inside have, fixed for good."""
-    return next(topic.partitions for topic in declarations() if topic.name == "leads.qualified")
+    return partitions_declared("leads.qualified")

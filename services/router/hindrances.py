@@ -20,10 +20,9 @@ from services.contract.market import (
     Order,
     Stage,
 )
-from services.contract.times import decimal_amount
+from services.contract.times import decimal_amount, duration_for_people
 from services.router.attempts import Attempt
 from services.router.hours import is_open
-from services.router.promises import duration_for_people
 
 
 class Decisive(StrEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from services.contract.events import AuctionOpened, LeadSold, OfferMade
 from services.contract.market import Mode, Selection
 from services.contract.records import quickly_made
-from services.contract.times import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, decimal_amount, iso_time
+from services.contract.times import decimal_amount, duration_for_people, iso_time
 
 FOR_GOOD = "Exclusive, for good: nobody else has received this lead, and nobody else will."
 
@@ -65,15 +65,6 @@ def ping_promise(auction: AuctionOpened, modes: Sequence[Mode]) -> str:
         "The first bid at the floor or over it wins. " if auction.selection is Selection.FIRST_BID else ""
     )
     return f"If you win: {'; or '.join(terms)}. {first_bid}You pay what you bid."
-
-
-def duration_for_people(milliseconds: int) -> str:
-    """Write a duration in the largest unit that divides it: 72 hours, 90 seconds."""
-    for unit_ms, name in ((DAY_MS, "day"), (HOUR_MS, "hour"), (MINUTE_MS, "minute"), (SECOND_MS, "second")):
-        if milliseconds % unit_ms == 0:
-            count = milliseconds // unit_ms
-            return f"{count} {name}{'' if count == 1 else 's'}"
-    return f"{milliseconds} milliseconds"
 
 
 def _exclusive(sold: LeadSold, standing: Standing) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from services.audit.evidence import CloseRow, HeadRow, SaleRow, TransferRow
 from tests.simulation.world import World
+from tests.support.audit_evidence import audited_sale
 
 
 class SimulatedTables:
@@ -29,16 +30,7 @@ class SimulatedTables:
         tables = self._world.router
         rows = [*tables.sales.values(), *(row for kept in tables.archived.values() for row in kept.sales)]
         for row in sorted(rows, key=lambda row: (row.lead_id, row.sale_number)):
-            yield SaleRow(
-                lead_id=row.lead_id,
-                sale_number=row.sale_number,
-                buyer_id=row.buyer_id,
-                order_id=row.order_id,
-                mode=row.mode.value,
-                sales_max=row.sales_max,
-                price_cents=row.price_cents,
-                closed_until_ms=row.closed_until_ms if row.sale_number == 1 else None,
-            )
+            yield audited_sale(row)
 
     def closes(self) -> Iterator[CloseRow]:
         """See `Tables`."""

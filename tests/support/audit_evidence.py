@@ -20,6 +20,7 @@ from services.contract.entries import GENESIS_HASH, Entry, hash_of
 from services.contract.events import Event
 from services.contract.inputs import QualifiedLead
 from services.contract.market import Market
+from services.router.ports import SaleRow as RouterSaleRow
 from tests.support.routing import PARTITIONS, TOPICS, World
 
 Retell: TypeAlias = Callable[[Entry, list[Event]], Sequence[Event] | None]
@@ -107,6 +108,20 @@ class Evidence:
             )
 
 
+def audited_sale(row: RouterSaleRow) -> SaleRow:
+    """Give a row of the router's sales as the auditor reads it."""
+    return SaleRow(
+        lead_id=row.lead_id,
+        sale_number=row.sale_number,
+        buyer_id=row.buyer_id,
+        order_id=row.order_id,
+        mode=row.mode.value,
+        sales_max=row.sales_max,
+        price_cents=row.price_cents,
+        closed_until_ms=row.closed_until_ms if row.sale_number == 1 else None,
+    )
+
+
 def evidence_of(given: World) -> Evidence:
     """Gather what a world that has come to rest left in topics and tables; its ledger is folded from its log here."""
     return Evidence(
@@ -118,16 +133,7 @@ def evidence_of(given: World) -> Evidence:
             },
             counter_rows={name: (row.used, row.granted) for name, row in given.tables.counters.items()},
             sale_rows=[
-                SaleRow(
-                    lead_id=row.lead_id,
-                    sale_number=row.sale_number,
-                    buyer_id=row.buyer_id,
-                    order_id=row.order_id,
-                    mode=row.mode.value,
-                    sales_max=row.sales_max,
-                    price_cents=row.price_cents,
-                    closed_until_ms=row.closed_until_ms if row.sale_number == 1 else None,
-                )
+                audited_sale(row)
                 for row in sorted(given.tables.sales.values(), key=lambda row: (row.lead_id, row.sale_number))
             ],
             close_rows=[CloseRow(row.lead_id, row.outcome.value) for row in given.tables.closes.values()],

@@ -20,7 +20,7 @@ from services.bus.administration import announce, create_topics
 from services.bus.kafka import Connection
 from services.bus.migrations import migrate
 from services.contract.market import Market
-from services.contract.topics import Topics, declarations
+from services.contract.topics import Topics, partitions_declared
 from services.market.cli import apply_files
 from services.market.reading import open_files
 from services.router.store import initialise
@@ -167,7 +167,7 @@ def running_gavel(stack: Stack, database: str, folder: Path, market_file: Path) 
 
 def partitions() -> int:
     """The partition count of the log."""
-    return next(declared.partitions for declared in declarations() if declared.name == "leads.log")
+    return partitions_declared("leads.log")
 
 
 def _delete_topics(connection: Connection, namespace: str) -> None:

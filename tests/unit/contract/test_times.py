@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contract.cloudevents import outsider_headers
-from services.contract.times import amount_in_cents, decimal_amount, iso_time
+from services.contract.times import amount_in_cents, decimal_amount, duration_for_people, iso_time
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,18 @@ def test_headers_of_outsiders_are_cloudevents() -> None:
         "ce_source": b"gavel",
         "ce_time": b"2026-09-21T14:13:20.007Z",
     }
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [
+        (259_200_000, "3 days"),
+        (86_400_000, "1 day"),
+        (90_000, "90 seconds"),
+        (7_200_000, "2 hours"),
+        (60_000, "1 minute"),
+        (1_500, "1500 milliseconds"),
+    ],
+)
+def test_duration_is_said_in_its_largest_whole_unit(milliseconds: int, words: str) -> None:
+    assert duration_for_people(milliseconds) == words

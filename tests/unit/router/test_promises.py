@@ -14,7 +14,7 @@ from services.contract.market import Mode, Selection
 from services.contract.times import iso_time
 from services.router import deliveries, promises
 from services.router.messages import Channel, Outgoing, react
-from services.router.promises import FOR_GOOD, Standing, duration_for_people, may_upgrade, ping_promise
+from services.router.promises import FOR_GOOD, Standing, may_upgrade, ping_promise
 from tests.support.telling import (
     AT_MS,
     BUYERS,
@@ -259,18 +259,3 @@ BOTH = (Mode.EXCLUSIVE, Mode.SHARED)
 )
 def test_ping_tells_what_winning_gets(modes: tuple[Mode, ...], changes: dict[str, Any], words: str) -> None:
     assert ping_promise(opened(**changes), modes) == words
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "words"),
-    [
-        (259_200_000, "3 days"),
-        (86_400_000, "1 day"),
-        (90_000, "90 seconds"),
-        (7_200_000, "2 hours"),
-        (60_000, "1 minute"),
-        (1_500, "1500 milliseconds"),
-    ],
-)
-def test_duration_is_said_in_its_largest_whole_unit(milliseconds: int, words: str) -> None:
-    assert duration_for_people(milliseconds) == words
