@@ -184,7 +184,8 @@ class OutsiderProducer:
     """The producer that gives up in time: for topics of sources and buyers.
 
     After `publish` every message is either acknowledged or reported. Nothing is tried again here: what failed is
-    retried from the database alone, in its order, so that no late retry of librdkafka overtakes a later record.
+    retried from the database alone, in its order, so that no late retry of librdkafka overtakes a later record. A
+    paused process that wakes up sends at most the request to each broker that it was just writing; the rest is too old.
     """
 
     def __init__(
