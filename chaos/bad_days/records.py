@@ -65,7 +65,8 @@ def unknown_schema(scene: Scene, _size: Size) -> None:
         scene.await_said(f"schema id {_UNKNOWN_SCHEMA}", step=step)
     _skip(scene, topics.commands, steps=("router",))
     _skip(scene, topics.log, steps=("billing", "resale", "feed"))
-    scene.expect_violation(topics.log)
+    for topic in (topics.commands, topics.log):
+        scene.expect_violation(topic)
 
 
 def _skip(scene: Scene, topic: str, *, steps: Sequence[str]) -> None:
