@@ -19,6 +19,11 @@ def main() -> None:
         _run(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemError as error:
+        # Ctrl-C inside a function of Kafka's client may come out so: "returned a result with an exception set" (2.16).
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        sys.exit(INTERRUPTED)
 
 
 def _run(arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import services.cli.__main__ as command_line
 from services.bus.kafka import Connection
 from services.bus.settings import SettingsError
 from services.cli.buyer_commands import accept, bid, disposition, encoded, lines_of, no_bid, reject
@@ -27,6 +28,27 @@ from services.intake.answers import read_answer
 ROOT = Path(__file__).parents[3]
 LEAD_ID = "3f276050-d4f1-5f5c-bcc4-f72e1c5a5436"
 runner = CliRunner()
+
+
+def test_ctrl_c_is_an_interruption_though_kafkas_client_wraps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen of `list_consumer_groups`: the interpreter puts an error of its own around what an extension let pass."""
+
+    def wrapped(_: list[str]) -> None:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr(command_line, "_run", wrapped)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == command_line.INTERRUPTED
+
+
+def test_an_error_of_the_interpreter_that_nobody_asked_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: list[str]) -> None:
+        raise SystemError("bad call") from ValueError()
+
+    monkeypatch.setattr(command_line, "_run", broken)
+    with pytest.raises(SystemError, match="bad call"):
+        command_line.main()
 
 
 def gavel(*arguments: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
