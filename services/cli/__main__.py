@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 
-INTERRUPTED = 130
+from services.cli.complaints import INTERRUPTED
+
 HELP = frozenset({"--help", "-h"})
 
 

@@ -35,7 +35,7 @@ from services.bus.database import connect
 from services.bus.ports import BusFailed, PassingFault, Stopped
 from services.bus.settings import SettingsError, read_settings
 from services.cli.audit_telling import Told, line_of, remarks_of, say_told, told_json
-from services.cli.complaints import MISUSED, WENT_WRONG, Complaint, complaint_about
+from services.cli.complaints import INTERRUPTED, MISUSED, WENT_WRONG, Complaint, complaint_about
 from services.cli.printing import onlookers, remark, say, say_json, say_json_line
 from services.contract.codec import NotReadable, codec
 
@@ -132,7 +132,7 @@ def run(
             else:
                 holds = _for_good(found, asked, stop, shown, metrics, as_json=as_json)
     except Ended:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except NotAtRest as error:
         raise Complaint(
             f"Not at rest: {error}.", "Without --at-rest what is under way has its grace.", exit_code=MISUSED

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 WENT_WRONG = 1
 MISUSED = 2
+INTERRUPTED = 130
 
 _SERVERS = (
     "Look with `gavel stack doctor`; `gavel stack up` starts a local stack, GAVEL_KAFKA and GAVEL_DATABASE name "

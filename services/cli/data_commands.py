@@ -15,7 +15,7 @@ import typer
 from psycopg import errors, sql
 
 from services.bus.database import connect
-from services.cli.complaints import MISUSED, Complaint
+from services.cli.complaints import INTERRUPTED, MISUSED, Complaint
 from services.cli.printing import onlookers, remark, say, say_json
 from services.cli.surroundings import settings
 from services.contract.market import Returns
@@ -30,7 +30,6 @@ _Step = TypeVar("_Step", bound=tuple[int, int, Moved | int])
 app = typer.Typer(help="What lies in the database.", no_args_is_help=True)
 
 _UNITS_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-INTERRUPTED = 130
 _HOT_TABLES = (
     *(("router", "leads"), ("router", "closes"), ("router", "sales")),
     ("intake", "leads"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from services.bus.database import connect
-from services.cli.complaints import WENT_WRONG, Complaint
+from services.cli.complaints import INTERRUPTED, WENT_WRONG, Complaint
 from services.cli.printing import onlookers, remark, say, say_json, say_table
 from services.cli.surroundings import settings
 from services.vault.keys import make_key, read_key
@@ -22,7 +22,6 @@ from services.vault.sealing import Vault, key_id_of
 
 app = typer.Typer(help="The vault's master key.", no_args_is_help=True)
 
-INTERRUPTED = 130
 _NEXT = (
     "Give it to every intake and router as GAVEL_VAULT_KEY_FILE, with the old key's file in "
     "GAVEL_VAULT_OLDER_KEY_FILES: routers first, one after another, then intake. Then: gavel vault rotate"

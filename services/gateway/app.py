@@ -13,7 +13,7 @@ from services.bus.hosting import GavelApp, Membership, Subscription, build_app, 
 from services.bus.liveness import monotonic_s
 from services.bus.ports import PassingFault
 from services.contract.identity import IdentityKeys
-from services.contract.topics import Topics, partitions_declared
+from services.contract.topics import partitions_declared
 from services.gateway.api import Surroundings, build_api
 from services.gateway.appending import Appender
 from services.gateway.calling import WebhookCaller
@@ -90,7 +90,7 @@ def _api(
         keys=opened.keys,
         limits=Limits(rate_per_s=settings.http_rate_per_s, stream_bytes_max=settings.http_stream_bytes_max),
         metrics=metrics,
-        source_partitions=partitions_of_sources(),
+        source_partitions=partitions_declared("sources.<id>.leads"),
         now_ms=opened.now_ms,
         monotonic_s=monotonic_s,
     )
@@ -118,8 +118,3 @@ class _HttpUsers:
         except PassingFault as fault:
             _log.warning("can't ask who uses HTTP", fault=str(fault))
         return self._known
-
-
-def partitions_of_sources() -> int:
-    """Read how many partitions a source's topic has."""
-    return partitions_declared(Topics().source_leads("<id>"))

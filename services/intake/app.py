@@ -51,7 +51,7 @@ def build(settings: StepSettings, opened: Opened) -> GavelApp:
                 outside=opened.outside(),
                 alive=membership.liveness.alive,
                 topics=topics,
-                partitions=partitions_of_leads(),
+                partitions=partitions_declared("leads.qualified"),
             ),
             membership,
             Clocks(now_ms=opened.now_ms, monotonic_s=monotonic_s),
@@ -90,8 +90,3 @@ def outsiders_topics(market: Market | None, topics: Topics) -> list[str]:
         *(topics.source_leads(source_id) for source_id in market.sources),
         *(topics.buyer_answers(buyer_id) for buyer_id in market.buyers),
     ]
-
-
-def partitions_of_leads() -> int:
-    """Read how many partitions the topics inside have, fixed for good."""
-    return partitions_declared("leads.qualified")

@@ -13,7 +13,7 @@ from services.bus.kafka import LogProducer
 from services.bus.settings import StepSettings, read_settings
 from services.contract.codec import codec
 from services.contract.times import MINUTE_MS
-from services.intake.app import partitions_of_leads
+from services.contract.topics import partitions_declared
 from services.intake.resend import AcceptedLeads, Resent, listed_leads, open_log, resend
 
 app = typer.Typer(help="The door: emit again what the log has not listed.", no_args_is_help=True)
@@ -64,6 +64,6 @@ def _resend(settings: StepSettings, older_than_ms: int, *, dry_run: bool) -> Res
             AcceptedLeads(database, older_than_ms),
             LogProducer(kafka, client_id="gavel-intake-resend"),
             topics,
-            partitions_of_leads(),
+            partitions_declared("leads.qualified"),
             dry_run=dry_run,
         )

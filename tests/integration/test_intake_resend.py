@@ -14,7 +14,7 @@ from services.bus.database import connect
 from services.bus.kafka import LogProducer
 from services.bus.ports import Message
 from services.contract.ids import lead_id_of, partition_of
-from services.intake.app import partitions_of_leads
+from services.contract.topics import partitions_declared
 from services.intake.cli import app
 from services.intake.ports import Kept, LeadRow
 from services.intake.store import PostgresIntakeStore
@@ -45,7 +45,7 @@ def accept(url: str, lead_ids: list[str], received_at_ms: int = LONG_AGO_MS) -> 
 
 
 def list_in_log(world: IntakeOnKafka, lead_ids: list[str]) -> None:
-    log = WrittenLog(partitions_of_leads())
+    log = WrittenLog(partitions_declared("leads.qualified"))
     messages = [
         Message(
             world.topics.log, log.partition_of(lead_id), lead_id.encode(), log.next_value(lead_id, LISTED)
@@ -79,4 +79,6 @@ def test_emits_what_the_log_has_not_listed_and_leaves_what_is_on_its_way(
     assert {record.value for record in found} == {lead_id.encode() for lead_id in lead_ids[LEADS // 2 :]}
     for record in found:
         assert record.key == record.value
-        assert record.partition == partition_of((record.key or b"").decode(), partitions_of_leads())
+        assert record.partition == partition_of(
+            (record.key or b"").decode(), partitions_declared("leads.qualified")
+        )

@@ -18,7 +18,7 @@ from services.bus.kafka import Connection
 from services.bus.settings import SettingsError
 from services.cli.buyer_commands import accept, bid, disposition, encoded, lines_of, no_bid, reject
 from services.cli.commands import COMMANDS, Command, build_app, called_in
-from services.cli.complaints import MISUSED, Complaint, complaint_about
+from services.cli.complaints import INTERRUPTED, MISUSED, Complaint, complaint_about
 from services.cli.source_commands import _checked, receipt_line
 from services.cli.step_commands import steps
 from services.cli.surroundings import adopt_local_stack
@@ -39,7 +39,7 @@ def test_ctrl_c_is_an_interruption_though_kafkas_client_wraps_it(monkeypatch: py
     monkeypatch.setattr(command_line, "_run", wrapped)
     with pytest.raises(SystemExit) as ended:
         command_line.main()
-    assert ended.value.code == command_line.INTERRUPTED
+    assert ended.value.code == INTERRUPTED
 
 
 def test_an_error_of_the_interpreter_that_nobody_asked_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
